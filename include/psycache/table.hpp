@@ -1,0 +1,74 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <optional>
+#include <string>
+
+#include <psycache/cache_pool.hpp>
+#include <psycache/export.hpp>
+
+namespace psycache {
+
+/// Where the cache's table is made, and how.
+struct PSYCACHE_EXPORT TableOptions {
+    TableOptions();
+    TableOptions(const TableOptions&);
+    TableOptions(TableOptions&&) noexcept;
+    TableOptions& operator=(const TableOptions&);
+    TableOptions& operator=(TableOptions&&) noexcept;
+    ~TableOptions();
+
+    /// The schema of the table; nullopt for the connection's default schema. The schema must exist.
+    /// "" is refused with "schema must not be empty".
+    std::optional<std::string> schema;
+
+    /// An UNLOGGED table (true) writes no WAL: several times faster to write, not replicated, and
+    /// empty after a crash of the server. A logged one keeps its rows. An existing table is left as
+    /// it is.
+    bool unlogged = true;
+};
+
+/// The statements that make the table and its index, as text; nothing is sent.
+///
+/// Two statements, each ended by a semicolon and a line break; both do nothing where the table is
+/// there already. They are those of Python's psycache: either library can use either table.
+/// @throws std::invalid_argument when the schema is "" or holds a NUL byte.
+PSYCACHE_EXPORT std::string init_db_sql(const TableOptions& options = {});
+
+/// Makes the table and its index unless they are there, with a connection of @p pool.
+///
+/// Idempotent, and safe when many processes do it at once.
+///
+/// @param pool    must live until the operation ends.
+/// @param options see TableOptions.
+/// @par Errors
+/// `std::invalid_argument` for a schema that is ""; what `pool.connect()` throws; Errc::timed_out
+/// after a minute; Errc::permission_denied (42501); 3F000 when the schema does not exist; other
+/// SQLSTATEs. The text tells which.
+/// @par Cancellation
+/// All types: a statement that was already sent ends first, and makes the table or not; then the
+/// call ends with `operation_aborted`.
+/// @par Executor and threads
+/// Resumes on the awaiting coroutine's executor.
+/// @par Database effects
+/// One round trip, one transaction: an advisory lock, then both statements. All or nothing.
+PSYCACHE_EXPORT asio::awaitable<void> init_db(AsyncCachePool& pool, TableOptions options = {});
+
+/// The same, blocking, with a connection that the application owns.
+///
+/// @param connection open, idle and outside of any transaction; comes back that way.
+/// @param options    see TableOptions.
+/// @par Errors
+/// Thrown: Errc::connection_unusable when the connection is not idle; otherwise as above.
+PSYCACHE_EXPORT void init_db(pg_conn* connection, const TableOptions& options = {});
+
+/// The same, blocking, with a connection of its own that is closed afterwards.
+///
+/// @param dsn     as `PoolOptions::dsn`.
+/// @param options see TableOptions.
+/// @par Errors
+/// Thrown: `std::invalid_argument` for a DSN that libpq cannot read; Errc::connect_failed,
+/// Errc::authentication_failed; otherwise as above. Opening takes ten seconds at most.
+PSYCACHE_EXPORT void init_db(const std::string& dsn, const TableOptions& options = {});
+
+}  // namespace psycache

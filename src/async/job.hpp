@@ -1,0 +1,99 @@
+#pragma once
+
+#include <atomic>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/strand.hpp>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "async/completion.hpp"
+#include "failure.hpp"
+
+namespace psycache {
+
+/// Work that runs on a strand of its own while its caller waits, and ends on its own terms when the
+/// caller loses patience.
+template <class T>
+class Job final : public Completion<Result<T>> {
+  public:
+    /// What a cancelled caller does.
+    enum class OnCancel {
+        leave,             ///< it leaves at once; the work goes on without it
+        wait_for_the_end,  ///< it stays until the work, which sees stop_requested(), has ended
+    };
+
+    explicit Job(OnCancel on_cancel) : on_cancel_(on_cancel) {}
+
+    bool stop_requested() const noexcept { return stop_.load(std::memory_order_relaxed); }
+    void request_stop() noexcept { stop_.store(true, std::memory_order_relaxed); }
+
+  private:
+    void cancelled(asio::cancellation_type) override {
+        request_stop();
+        if (on_cancel_ == OnCancel::leave) {
+            this->settle(cancelled_failure());
+        }
+    }
+
+    const OnCancel on_cancel_;
+    std::atomic<bool> stop_{false};
+};
+
+/// The body of a job; its parameter tells it when to stop.
+template <class T>
+using JobBody = std::function<asio::awaitable<Result<T>>(std::shared_ptr<Job<T>>)>;
+
+namespace detail {
+
+/// Settles the job even when the coroutine that does its work is destroyed with its context.
+template <class T>
+class JobEnd {
+  public:
+    explicit JobEnd(std::shared_ptr<Job<T>> job) : job_(std::move(job)) {}
+    JobEnd(JobEnd&&) noexcept = default;
+    JobEnd& operator=(JobEnd&&) = delete;
+    ~JobEnd() {
+        if (job_) {
+            job_->settle(cancelled_failure());
+        }
+    }
+    const std::shared_ptr<Job<T>>& job() const { return job_; }
+
+  private:
+    std::shared_ptr<Job<T>> job_;
+};
+
+template <class T>
+asio::awaitable<void> do_job(JobEnd<T> end, JobBody<T> body) {
+    std::exception_ptr thrown;
+    try {
+        Result<T> result = co_await body(end.job());
+        end.job()->settle(std::move(result));
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    if (thrown) {
+        end.job()->settle(to_failure(thrown, Errc::connect_failed));
+    }
+}
+
+}  // namespace detail
+
+/// Runs @p body on a strand of @p executor and waits for it as @p on_cancel says.
+template <class T>
+asio::awaitable<Result<T>> run_job(asio::any_io_executor executor,
+                                   typename Job<T>::OnCancel on_cancel, JobBody<T> body) {
+    auto start = [executor = std::move(executor),
+                  body = std::move(body)](std::shared_ptr<Completion<Result<T>>> completion) {
+        detail::JobEnd<T> end(std::static_pointer_cast<Job<T>>(std::move(completion)));
+        asio::co_spawn(asio::make_strand(executor), detail::do_job<T>(std::move(end), body),
+                       asio::detached);
+    };
+    return Completion<Result<T>>::wait(std::make_shared<Job<T>>(on_cancel), std::move(start));
+}
+
+}  // namespace psycache

@@ -1,0 +1,99 @@
+#include <psycache/async_postgres_cache.hpp>
+
+#include <psycache/connection_pool.hpp>
+#include <stdexcept>
+#include <utility>
+
+#include "cache/cache_core.hpp"
+#include "cache/cleanup_task.hpp"
+#include "option_checks.hpp"
+#include "values/json_codec.hpp"
+
+namespace psycache {
+
+namespace {
+
+std::shared_ptr<detail::CacheCore> make_core(std::shared_ptr<AsyncCachePool> pool,
+                                             const CacheOptions& options) {
+    if (!pool) {
+        throw std::invalid_argument("AsyncPostgresCache: pool must not be null");
+    }
+    check_cache_options(options);
+    return std::make_shared<detail::CacheCore>(std::move(pool), options,
+                                               std::make_shared<Telemetry>(options));
+}
+
+}  // namespace
+
+AsyncPostgresCache::AsyncPostgresCache(std::shared_ptr<AsyncCachePool> pool, CacheOptions options)
+    : core_(make_core(std::move(pool), options)) {}
+
+AsyncPostgresCache::AsyncPostgresCache(asio::any_io_executor executor, PoolOptions pool_options,
+                                       CacheOptions options)
+    : AsyncPostgresCache(
+          std::make_shared<ConnectionPool>(std::move(executor), std::move(pool_options)),
+          std::move(options)) {}
+
+AsyncPostgresCache::AsyncPostgresCache(const AsyncPostgresCache&) noexcept = default;
+AsyncPostgresCache::AsyncPostgresCache(AsyncPostgresCache&&) noexcept = default;
+AsyncPostgresCache& AsyncPostgresCache::operator=(const AsyncPostgresCache&) noexcept = default;
+AsyncPostgresCache& AsyncPostgresCache::operator=(AsyncPostgresCache&&) noexcept = default;
+AsyncPostgresCache::~AsyncPostgresCache() = default;
+
+// None of these is a coroutine itself: a coroutine would hold on to the handle, which may be gone
+// before it starts.
+
+asio::awaitable<std::optional<json::object>> AsyncPostgresCache::get_raw(std::string key,
+                                                                         std::string span_name) {
+    return detail::CacheCore::get(core_, std::move(key), std::move(span_name));
+}
+
+asio::awaitable<void> AsyncPostgresCache::put_raw(std::string key, json::object value, Duration ttl,
+                                                  std::string span_name) {
+    return detail::CacheCore::put(core_, std::move(key), encode_jsonb(value), ttl,
+                                  std::move(span_name));
+}
+
+asio::awaitable<bool> AsyncPostgresCache::remove(std::string key) {
+    return detail::CacheCore::remove(core_, std::move(key));
+}
+
+asio::awaitable<std::uint64_t> AsyncPostgresCache::cleanup_expired() {
+    return detail::CacheCore::cleanup_expired(core_);
+}
+
+asio::awaitable<std::uint64_t> AsyncPostgresCache::flush() {
+    return detail::CacheCore::flush(core_);
+}
+
+asio::awaitable<void> AsyncPostgresCache::run_cleanup(Duration interval) {
+    check_interval(interval);
+    return detail::CacheCore::run_cleanup(core_, interval);
+}
+
+AsyncCleanupService AsyncPostgresCache::start_cleanup_task(Duration interval) {
+    check_interval(interval);
+    asio::any_io_executor executor = core_->pool_executor();
+    if (!executor) {
+        throw std::invalid_argument(
+            "start_cleanup_task: the pool names no executor, so one must be given");
+    }
+    return start_cleanup_task(std::move(executor), interval);
+}
+
+AsyncCleanupService AsyncPostgresCache::start_cleanup_task(asio::any_io_executor executor,
+                                                           Duration interval) {
+    check_interval(interval);
+    if (!executor) {
+        throw std::invalid_argument("start_cleanup_task: executor must not be empty");
+    }
+    auto task = std::make_shared<detail::CleanupTask>(core_, executor);
+    task->start(interval);
+    return AsyncCleanupService(std::move(task));
+}
+
+CacheStatistics AsyncPostgresCache::statistics() const {
+    return core_->statistics();
+}
+
+}  // namespace psycache

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <atomic>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include <psycache/cache_pool.hpp>
+
+#include "batching/call.hpp"
+#include "batching/call_queue.hpp"
+#include "batching/verdict.hpp"
+#include "statements/table_statements.hpp"
+
+namespace psycache {
+
+/// What a batcher counts.
+struct BatchCounters {
+    std::atomic<std::uint64_t> statements{0};
+    std::atomic<std::uint64_t> retries{0};
+};
+
+/// Turns calls that arrive together into statements and hands the answers back.
+///
+/// A call is queued; a worker is posted to the executor, so that whatever else is queued in the
+/// same turn of the event loop goes out with it. While enough groups are on their way, further
+/// calls pile up and form the next one. A worker is a coroutine on a strand of its own that ends
+/// when the queue is empty: there is no permanent task, and a group belongs to the batcher, not to
+/// any caller.
+class Batcher : public std::enable_shared_from_this<Batcher> {
+  public:
+    struct Settings {
+        Settings() = default;
+        std::size_t capacity = 16384;
+        Duration statement_timeout = std::chrono::seconds(10);
+        bool replay_writes = false;
+    };
+
+    Batcher(std::shared_ptr<AsyncCachePool> pool, std::shared_ptr<const TableStatements> statements,
+            Settings settings, std::shared_ptr<BatchCounters> counters);
+
+    /// Queues a call and waits for its answer, to its deadline at most.
+    /// @param fallback where statements run if the pool names no executor and this is the first
+    /// call.
+    static asio::awaitable<Result<CallAnswer>> perform(std::shared_ptr<Batcher> self,
+                                                       std::shared_ptr<Call> call,
+                                                       asio::any_io_executor fallback);
+
+    /// The caller of @p call lost patience.
+    void abandon(Call& call, asio::cancellation_type type);
+
+    std::size_t queued() const;
+
+  private:
+    class WorkerTurn;
+    class GroupEnd;
+
+    /// How many groups may be on their way while the queue holds less than a full group.
+    static constexpr std::size_t usual_workers = 2;
+    static constexpr std::size_t most_workers = 8;
+    /// Calls that have waited this long while no group was started get a further worker.
+    static constexpr std::chrono::milliseconds stuck_after{10};
+
+    void submit(std::shared_ptr<Call> call, asio::any_io_executor fallback);
+    void start_worker();
+    static asio::awaitable<void> work(std::shared_ptr<Batcher> self, WorkerTurn turn);
+    Calls next_group();
+    asio::awaitable<void> run(Calls calls);
+    asio::awaitable<void> run_as_one(Calls& calls, bool& singly);
+    void mark_sent(Calls& calls);
+    void finish(const std::shared_ptr<Call>& call, Result<CallAnswer> result);
+    void finish_all(const Calls& calls, const Failure& failure);
+    void unlink(const Calls& calls);
+    void set_timer();
+    void expire();
+
+    const std::shared_ptr<AsyncCachePool> pool_;
+    const std::shared_ptr<const TableStatements> statements_;
+    const Settings settings_;
+    const GroupLimits limits_;
+    const std::shared_ptr<BatchCounters> counters_;
+
+    mutable std::mutex mutex_;
+    asio::any_io_executor home_;
+    std::optional<asio::steady_timer> timer_;
+    TimePoint timer_at_ = TimePoint::max();
+    CallQueue queue_;
+    DeadlineList unanswered_;
+    std::size_t workers_ = 0;
+    TimePoint last_start_ = TimePoint::min();  // when a worker last looked for a group
+};
+
+}  // namespace psycache

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <atomic>
+#include <boost/json/object.hpp>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <psycache/duration.hpp>
+
+#include "async/completion.hpp"
+#include "failure.hpp"
+
+namespace psycache {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+
+/// What calls can share a statement: those of one kind.
+enum class CallKind { get, put, remove };
+
+/// The answer to any call; each kind uses its part.
+struct CallAnswer {
+    CallAnswer() = default;
+
+    std::optional<boost::json::object> value;  // get: none is a miss
+    std::size_t size = 0;                      // get, put: the stored size, where it was asked for
+    bool existed = false;                      // remove
+};
+
+class Batcher;
+
+/// One get, put or remove on its way: queued, then part of a group, then answered.
+class Call final : public Completion<Result<CallAnswer>> {
+  public:
+    Call(CallKind which, std::string its_key, TimePoint until)
+        : kind(which), key(std::move(its_key)), deadline(until) {}
+
+    const CallKind kind;
+    const std::string key;
+    std::string jsonb;  // put: the encoded value
+    Duration ttl{0};    // put
+    const TimePoint deadline;
+
+    std::size_t bytes() const noexcept { return key.size() + jsonb.size(); }
+
+  private:
+    friend class Batcher;
+    friend class DeadlineList;
+
+    void cancelled(asio::cancellation_type type) override;
+
+    std::weak_ptr<Batcher> batcher_;  // set when it is submitted
+    bool sent_ = false;               // these four are the batcher's, under its lock
+    bool linked_ = false;
+    Call* earlier_ = nullptr;
+    Call* later_ = nullptr;
+};
+
+using Calls = std::vector<std::shared_ptr<Call>>;
+
+}  // namespace psycache

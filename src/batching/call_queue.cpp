@@ -1,0 +1,98 @@
+#include "batching/call_queue.hpp"
+
+#include <utility>
+
+namespace psycache {
+
+bool CallQueue::push(std::shared_ptr<Call> call) {
+    if (size() >= capacity_) {
+        drop_settled();
+        if (size() >= capacity_) {
+            return false;
+        }
+    }
+    auto& line = lines_[static_cast<std::size_t>(call->kind)];
+    line.push_back(Entry{std::move(call), tickets_++});
+    return true;
+}
+
+Calls CallQueue::next_group() {
+    std::deque<Entry>* longest = nullptr;
+    for (auto& line : lines_) {
+        while (!line.empty() && line.front().call->settled()) {
+            line.pop_front();
+        }
+        if (!line.empty() &&
+            (longest == nullptr || line.front().ticket < longest->front().ticket)) {
+            longest = &line;
+        }
+    }
+    Calls group;
+    if (longest == nullptr) {
+        return group;
+    }
+    std::size_t bytes = 0;
+    while (!longest->empty() && group.size() < limits_.calls) {
+        std::shared_ptr<Call>& next = longest->front().call;
+        if (!next->settled()) {
+            const bool large = next->bytes() > limits_.alone;
+            if (!group.empty() && (large || bytes + next->bytes() > limits_.bytes)) {
+                break;
+            }
+            bytes += next->bytes();
+            group.push_back(std::move(next));
+            if (large) {
+                longest->pop_front();
+                break;
+            }
+        }
+        longest->pop_front();
+    }
+    return group;
+}
+
+std::size_t CallQueue::size() const noexcept {
+    return lines_[0].size() + lines_[1].size() + lines_[2].size();
+}
+
+Calls CallQueue::take_all() {
+    Calls all;
+    for (auto& line : lines_) {
+        for (Entry& entry : line) {
+            all.push_back(std::move(entry.call));
+        }
+        line.clear();
+    }
+    return all;
+}
+
+void CallQueue::drop_settled() {
+    for (auto& line : lines_) {
+        std::erase_if(line, [](const Entry& entry) { return entry.call->settled(); });
+    }
+}
+
+void DeadlineList::insert(Call& call) noexcept {
+    Call* before = last_;
+    while (before != nullptr && call.deadline < before->deadline) {
+        before = before->earlier_;
+    }
+    call.earlier_ = before;
+    call.later_ = before == nullptr ? first_ : before->later_;
+    (call.earlier_ == nullptr ? first_ : call.earlier_->later_) = &call;
+    (call.later_ == nullptr ? last_ : call.later_->earlier_) = &call;
+    call.linked_ = true;
+}
+
+void DeadlineList::remove(Call& call) noexcept {
+    if (!call.linked_) {
+        return;
+    }
+    (call.earlier_ == nullptr ? first_ : call.earlier_->later_) = call.later_;
+    (call.later_ == nullptr ? last_ : call.later_->earlier_) = call.earlier_;
+    call.earlier_ = nullptr;
+    call.later_ = nullptr;
+    call.linked_ = false;
+}
+
+}  // namespace psycache

@@ -1,0 +1,51 @@
+#pragma once
+
+#include "batching/call.hpp"
+#include "pg/parameters.hpp"
+#include "pg/rows.hpp"
+#include "statements/table_statements.hpp"
+
+namespace psycache {
+
+/// Calls of one kind as one statement: which one, its parameters, and which call gets what of the
+/// answer. No I/O.
+class GroupStatement {
+  public:
+    /// @param calls not empty, of one kind; their keys and values are borrowed until the statement
+    /// was
+    ///              sent. They are sorted by key: equal keys are asked for once; of several puts of
+    ///              a key the last one is stored, for all of them.
+    GroupStatement(const TableStatements& statements, const Calls& calls);
+
+    const pg::Statement& statement() const noexcept { return *statement_; }
+    const pg::Parameters& parameters() const noexcept { return parameters_; }
+
+    /// @returns the answer of each call, in the order in which they were given.
+    std::vector<Result<CallAnswer>> answers(const pg::Rows& rows) const;
+
+  private:
+    void one(const Call& call);
+    void many();
+    std::vector<Result<CallAnswer>> get_answers(const pg::Rows& rows) const;
+    std::vector<Result<CallAnswer>> put_answers(const pg::Rows& rows) const;
+    std::vector<Result<CallAnswer>> remove_answers(const pg::Rows& rows) const;
+
+    /// Calls with the same key: [begin, end) of order_.
+    struct Run {
+        std::size_t begin;
+        std::size_t end;
+    };
+
+    const Call& at(std::size_t position) const { return *calls_[order_[position]]; }
+    const Run* find(std::string_view key) const;
+
+    const TableStatements& statements_;
+    const Calls& calls_;
+    const CallKind kind_;
+    std::vector<std::size_t> order_;  // of calls_, by key, then as they came
+    std::vector<Run> runs_;
+    const pg::Statement* statement_ = nullptr;
+    pg::Parameters parameters_;
+};
+
+}  // namespace psycache

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstddef>
+
+#include "batching/call.hpp"
+#include "pg/connection.hpp"
+
+namespace psycache {
+
+/// How often a group has failed so far, by what may be done about it.
+struct Tries {
+    unsigned unsent = 0;      ///< the connection broke, certainly without effect
+    unsigned unanswered = 0;  ///< the connection broke after sending
+    unsigned conflicts = 0;   ///< the server rolled the statement back for a conflict
+};
+
+/// What is done about a statement that failed.
+enum class Verdict {
+    retry,            ///< at once, on another connection
+    retry_later,      ///< after a short pause
+    one_by_one,       ///< its calls are sent singly, so that only the guilty fail
+    fail,             ///< its calls get the failure
+    fail_as_unknown,  ///< its calls get outcome_unknown
+};
+
+/// Decides about a failed statement and counts it in @p tries. Pure: no I/O, no clock.
+Verdict judge(const pg::StatementFailure& failure, CallKind kind, std::size_t calls,
+              bool replay_writes, Tries& tries);
+
+}  // namespace psycache

@@ -1,0 +1,303 @@
+#include "cache/cache_core.hpp"
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <exception>
+
+#include "pool/lease_state.hpp"
+#include "values/utf8.hpp"
+
+namespace psycache::detail {
+
+namespace {
+
+std::optional<Failure> check_key(const std::string& key) {
+    if (key.size() > max_key_size) {
+        return Failure(Errc::invalid_key, "the key cannot be stored: it has " +
+                                              std::to_string(key.size()) + " bytes, and " +
+                                              std::to_string(max_key_size) + " is the most");
+    }
+    if (!is_storable_text(key)) {
+        return Failure(Errc::invalid_key,
+                       "the key cannot be stored: it is not UTF-8, or contains a NUL byte");
+    }
+    return std::nullopt;
+}
+
+std::optional<Failure> check_ttl(Duration ttl) {
+    if (ttl == no_expiry || (ttl >= min_ttl && ttl <= max_ttl)) {
+        return std::nullopt;
+    }
+    return Failure(Errc::invalid_ttl,
+                   "the ttl is outside of PostgreSQL's range: -6,000 to 290,000 years, or "
+                   "no_expiry");
+}
+
+Batcher::Settings batcher_settings(const CacheOptions& options) {
+    Batcher::Settings settings;
+    settings.capacity = options.max_queued_calls;
+    // A statement belongs to many callers: it gets twice the patience of one before it costs its
+    // connection.
+    settings.statement_timeout = std::max<Duration>(2 * options.timeout, std::chrono::seconds(2));
+    settings.replay_writes = options.replay_writes;
+    return settings;
+}
+
+template <class Span, class Start>
+Spans<Span> open_spans(const Observers& observers, const std::string& key, const std::string& name,
+                       Start start) {
+    const std::string_view keys[] = {key};
+    const SpanInfo info{keys, name};
+    return Spans<Span>(observers,
+                       [&](CacheInstrumentation& provider) { return (provider.*start)(info); });
+}
+
+}  // namespace
+
+CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
+                     std::shared_ptr<Telemetry> telemetry)
+    : pool_(std::move(pool)),
+      telemetry_(std::move(telemetry)),
+      statements_(
+          std::make_shared<const TableStatements>(options.schema, !telemetry_->observers.empty())),
+      batcher_(std::make_shared<Batcher>(
+          pool_, statements_, batcher_settings(options),
+          std::shared_ptr<BatchCounters>(telemetry_, &telemetry_->batches))),
+      timeout_(options.timeout),
+      maintenance_timeout_(options.maintenance_timeout),
+      on_outage_(options.on_outage) {}
+
+asio::awaitable<Result<CallAnswer>> CacheCore::perform(Self self, std::shared_ptr<Call> call) {
+    const asio::any_io_executor executor = co_await asio::this_coro::executor;
+    co_return co_await Batcher::perform(self->batcher_, std::move(call), executor);
+}
+
+asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
+    Self self, Job<std::uint64_t>::OnCancel on_cancel, JobBody<std::uint64_t> body) {
+    asio::any_io_executor executor = self->pool_executor();
+    if (!executor) {
+        executor = co_await asio::this_coro::executor;
+    }
+    co_return co_await run_job<std::uint64_t>(std::move(executor), on_cancel, std::move(body));
+}
+
+asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::string key,
+                                                            std::string span_name, Until until) {
+    auto spans = open_spans<CacheGetSpan>(self->telemetry_->observers, key, span_name,
+                                          &CacheInstrumentation::start_cache_get_span);
+    Failure failure;
+    if (auto mistake = check_key(key)) {
+        failure = std::move(*mistake);
+    } else {
+        auto call =
+            std::make_shared<Call>(CallKind::get, std::move(key), until.value_or(self->deadline()));
+        Result<CallAnswer> result = co_await perform(self, std::move(call));
+        if (result) {
+            if (result->value) {
+                self->telemetry_->hit();
+                spans.record([&](CacheGetSpan& span) { span.record_cache_hit(result->size); });
+            } else {
+                self->telemetry_->miss();
+                spans.record([](CacheGetSpan& span) { span.record_cache_miss(); });
+            }
+            co_return std::move(result->value);
+        }
+        failure = result.error();
+    }
+    self->failed(spans, failure);
+    if (self->is_outage(failure)) {
+        self->telemetry_->outage_miss();
+        co_return std::nullopt;
+    }
+    throw to_error("get_raw", failure);
+}
+
+asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::string> jsonb,
+                                     Duration ttl, std::string span_name, Until until) {
+    auto spans = open_spans<CachePutSpan>(self->telemetry_->observers, key, span_name,
+                                          &CacheInstrumentation::start_cache_put_span);
+    Failure failure;
+    if (auto bad_key = check_key(key)) {
+        failure = std::move(*bad_key);
+    } else if (auto bad_ttl = check_ttl(ttl)) {
+        failure = std::move(*bad_ttl);
+    } else if (!jsonb) {
+        failure = jsonb.error();
+    } else {
+        auto call =
+            std::make_shared<Call>(CallKind::put, std::move(key), until.value_or(self->deadline()));
+        call->jsonb = std::move(*jsonb);
+        call->ttl = ttl;
+        Result<CallAnswer> result = co_await perform(self, std::move(call));
+        if (result) {
+            self->telemetry_->put();
+            spans.record([&](CachePutSpan& span) { span.record_put(result->size); });
+            co_return;
+        }
+        failure = result.error();
+    }
+    self->failed(spans, failure);
+    if (self->is_outage(failure)) {
+        self->telemetry_->dropped_write();
+        co_return;
+    }
+    throw to_error("put_raw", failure);
+}
+
+asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Until until) {
+    auto spans = open_spans<CacheRemoveSpan>(self->telemetry_->observers, key, std::string(),
+                                             &CacheInstrumentation::start_cache_remove_span);
+    Failure failure;
+    if (auto mistake = check_key(key)) {
+        failure = std::move(*mistake);
+    } else {
+        auto call = std::make_shared<Call>(CallKind::remove, std::move(key),
+                                           until.value_or(self->deadline()));
+        Result<CallAnswer> result = co_await perform(self, std::move(call));
+        if (result) {
+            self->telemetry_->removed();
+            spans.record([](CacheRemoveSpan& span) { span.record_removed(); });
+            co_return result->existed;
+        }
+        failure = result.error();
+    }
+    self->failed(spans, failure);
+    if (self->is_outage(failure)) {
+        self->telemetry_->dropped_write();
+        co_return false;
+    }
+    throw to_error("remove", failure);
+}
+
+asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(const pg::Statement& statement,
+                                                              bool repeatable) {
+    const pg::Parameters none;
+    for (Tries tries;;) {
+        ConnectionLease lease = co_await pool_->connect();
+        if (!lease) {
+            co_return Failure(Errc::connect_failed,
+                              "cannot connect to the server: the pool lent nothing");
+        }
+        pg::Answer answer = co_await lease.state().connection().execute(
+            statement, none, std::chrono::steady_clock::now() + maintenance_timeout_);
+        if (answer) {
+            co_return answer->affected();
+        }
+        const pg::StatementFailure failed = answer.error();
+        switch (judge(failed, CallKind::remove, 1, repeatable, tries)) {
+            case Verdict::retry:
+            case Verdict::retry_later:
+                break;
+            case Verdict::one_by_one:
+            case Verdict::fail:
+                co_return statements_->explain(failed.failure);
+            case Verdict::fail_as_unknown:
+                co_return Failure(Errc::outcome_unknown);
+        }
+    }
+}
+
+asio::awaitable<Result<std::uint64_t>> CacheCore::delete_all(Self self) {
+    co_return co_await self->delete_with(self->statements_->flush, false);
+}
+
+asio::awaitable<std::uint64_t> CacheCore::flush(Self self) {
+    Spans<CacheFlushSpan> spans(self->telemetry_->observers, [](CacheInstrumentation& provider) {
+        return provider.start_cache_flush_span();
+    });
+    JobBody<std::uint64_t> body = [self](DeleteJob) { return delete_all(self); };
+    Result<std::uint64_t> result =
+        co_await perform_job(self, Job<std::uint64_t>::OnCancel::leave, std::move(body));
+    if (!result) {
+        self->failed(spans, result.error());
+        throw to_error("flush", result.error());
+    }
+    spans.record([&](CacheFlushSpan& span) { span.record_flush(*result); });
+    co_return *result;
+}
+
+asio::awaitable<Result<std::uint64_t>> CacheCore::delete_expired(Self self, DeleteJob job) {
+    std::uint64_t total = 0;
+    for (;;) {
+        if (job->stop_requested()) {
+            co_return cancelled_failure();
+        }
+        Result<std::uint64_t> batch = co_await self->delete_with(self->statements_->cleanup, true);
+        if (!batch) {
+            co_return batch;
+        }
+        total += *batch;
+        if (*batch < TableStatements::cleanup_batch_size) {
+            break;
+        }
+    }
+    if (job->stop_requested()) {
+        co_return cancelled_failure();
+    }
+    co_return total;
+}
+
+asio::awaitable<std::uint64_t> CacheCore::cleanup_expired(Self self) {
+    Spans<CacheCleanupSpan> spans(self->telemetry_->observers, [](CacheInstrumentation& provider) {
+        return provider.start_cache_cleanup_span();
+    });
+    JobBody<std::uint64_t> body = [self](DeleteJob job) {
+        return delete_expired(self, std::move(job));
+    };
+    Result<std::uint64_t> result =
+        co_await perform_job(self, Job<std::uint64_t>::OnCancel::wait_for_the_end, std::move(body));
+    if (!result) {
+        self->failed(spans, result.error());
+        throw to_error("cleanup_expired", result.error());
+    }
+    spans.record([&](CacheCleanupSpan& span) { span.record_cleanup(*result); });
+    co_return *result;
+}
+
+asio::awaitable<void> CacheCore::run_cleanup(Self self, Duration interval) {
+    // What stops the loop is for its caller to say; a spawned coroutine lets only "terminal"
+    // through.
+    co_await asio::this_coro::reset_cancellation_state(asio::enable_total_cancellation());
+    asio::steady_timer pause(co_await asio::this_coro::executor);
+    for (;;) {
+        std::exception_ptr thrown;
+        try {
+            co_await cleanup_expired(self);
+        } catch (...) {
+            thrown = std::current_exception();
+        }
+        auto state = co_await asio::this_coro::cancellation_state;
+        if (state.cancelled() == asio::cancellation_type::none) {
+            if (thrown) {
+                self->telemetry_->cleanup_failed(to_failure(thrown, Errc::protocol_error).cause);
+            }
+            pause.expires_after(interval);
+            co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+            state = co_await asio::this_coro::cancellation_state;
+        }
+        if (state.cancelled() != asio::cancellation_type::none) {
+            throw to_error("run_cleanup", cancelled_failure());
+        }
+    }
+}
+
+template <class Span>
+void CacheCore::failed(Spans<Span>& spans, const Failure& failure) noexcept {
+    telemetry_->error(failure.code);
+    spans.record_error(failure.code);
+}
+
+bool CacheCore::is_outage(const Failure& failure) const noexcept {
+    return on_outage_ == OnOutage::miss && failure.code == Condition::unavailable;
+}
+
+CacheStatistics CacheCore::statistics() const {
+    CacheStatistics now = telemetry_->statistics();
+    now.queued = batcher_->queued();
+    return now;
+}
+
+}  // namespace psycache::detail

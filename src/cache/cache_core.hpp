@@ -1,0 +1,78 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/json/object.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <psycache/async_postgres_cache.hpp>
+
+#include "async/job.hpp"
+#include "batching/batcher.hpp"
+#include "cache/telemetry.hpp"
+#include "statements/table_statements.hpp"
+
+namespace psycache::detail {
+
+/// What the handles of one cache share: every operation, with its checks, its spans and its counts.
+///
+/// The facade runs the same operations on its lanes, with its own deadlines.
+class CacheCore {
+  public:
+    using Self = std::shared_ptr<CacheCore>;
+
+    /// When a call must have ended; by default, one time-out after it starts.
+    using Until = std::optional<TimePoint>;
+
+    /// @param options   checked already.
+    /// @param telemetry shared with other cores of the same cache.
+    CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
+              std::shared_ptr<Telemetry> telemetry);
+
+    static asio::awaitable<std::optional<json::object>> get(Self self, std::string key,
+                                                            std::string span_name,
+                                                            Until until = {});
+    /// @param jsonb what encode_jsonb made of the value: the object itself is not needed any more.
+    static asio::awaitable<void> put(Self self, std::string key, Result<std::string> jsonb,
+                                     Duration ttl, std::string span_name, Until until = {});
+    static asio::awaitable<bool> remove(Self self, std::string key, Until until = {});
+    static asio::awaitable<std::uint64_t> cleanup_expired(Self self);
+    static asio::awaitable<std::uint64_t> flush(Self self);
+
+    /// The cleanup loop; @p interval is checked already.
+    static asio::awaitable<void> run_cleanup(Self self, Duration interval);
+
+    /// @returns the deadline of a call that starts now.
+    TimePoint deadline() const { return std::chrono::steady_clock::now() + timeout_; }
+    /// @returns the pool's executor, empty if it names none.
+    asio::any_io_executor pool_executor() const { return pool_->get_executor(); }
+    CacheStatistics statistics() const;
+    const Observers& observers() const noexcept { return telemetry_->observers; }
+
+  private:
+    using DeleteJob = std::shared_ptr<Job<std::uint64_t>>;
+
+    static asio::awaitable<Result<CallAnswer>> perform(Self self, std::shared_ptr<Call> call);
+    static asio::awaitable<Result<std::uint64_t>> perform_job(
+        Self self, Job<std::uint64_t>::OnCancel on_cancel, JobBody<std::uint64_t> body);
+    static asio::awaitable<Result<std::uint64_t>> delete_all(Self self);
+    static asio::awaitable<Result<std::uint64_t>> delete_expired(Self self, DeleteJob job);
+    /// @param repeatable whether the statement may be sent again when its answer was lost.
+    asio::awaitable<Result<std::uint64_t>> delete_with(const pg::Statement& statement,
+                                                       bool repeatable);
+
+    template <class Span>
+    void failed(Spans<Span>& spans, const Failure& failure) noexcept;
+    bool is_outage(const Failure& failure) const noexcept;
+
+    const std::shared_ptr<AsyncCachePool> pool_;
+    const std::shared_ptr<Telemetry> telemetry_;
+    const std::shared_ptr<const TableStatements> statements_;
+    const std::shared_ptr<Batcher> batcher_;
+    const Duration timeout_;
+    const Duration maintenance_timeout_;
+    const OnOutage on_outage_;
+};
+
+}  // namespace psycache::detail

@@ -1,0 +1,144 @@
+// The program `psycache`: what an operator does to the cache's table from a shell.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <psycache/error.hpp>
+#include <psycache/table.hpp>
+#include <psycache/version.hpp>
+
+namespace {
+
+constexpr int exit_failure = 1;
+constexpr int exit_usage = 2;
+
+constexpr const char* description =
+    "A cache in PostgreSQL: looks after the table that psycache keeps its entries in.";
+
+constexpr const char* init_db_description =
+    "Make the cache's table and its index, unless they are there already.";
+
+constexpr const char* init_db_footer =
+    R"(The table is UNLOGGED: fast to write, empty after a crash, not on standbys; --logged
+makes an ordinary one. A table that exists is left as it is.
+
+Without DSN the SQL is printed instead, for a migration tool or for psql:
+  psycache init-db --schema app | psql -v ON_ERROR_STOP=1
+
+DSN is what libpq accepts: "postgresql://host/database", "host=... dbname=...",
+or "" for the environment (PGHOST, PGDATABASE, PGSERVICE ...). Other users of this
+machine can read a password on a command line: keep it in ~/.pgpass, in the file
+that PGPASSFILE names, or in a service file (DSN "service=NAME").)";
+
+std::string version_text() {
+    return "psycache " + std::to_string(PSYCACHE_VERSION_MAJOR) + "." +
+           std::to_string(PSYCACHE_VERSION_MINOR) + "." + std::to_string(PSYCACHE_VERSION_PATCH);
+}
+
+/// Writes what the command has to say; a full disk or a closed pipe is a failure, too.
+int print(const std::string& text) {
+    std::cout << text << std::flush;
+    if (!std::cout) {
+        std::cerr << "psycache: init-db failed: cannot write to standard output\n";
+        return exit_failure;
+    }
+    return EXIT_SUCCESS;
+}
+
+/// @returns the text without what the reader of a command line knows already.
+std::string_view cause_in(std::string_view what) {
+    for (const std::string_view known : {"psycache: init_db: ", "PoolOptions::"}) {
+        if (what.starts_with(known)) {
+            return what.substr(known.size());
+        }
+    }
+    return what;
+}
+
+int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions& options) {
+    try {
+        if (!dsn) {
+            return print(psycache::init_db_sql(options));
+        }
+        psycache::init_db(*dsn, options);
+        return print("psycache: initialized the cache table.\n");
+    } catch (const psycache::Error& error) {
+        std::cerr << "psycache: init-db failed: " << cause_in(error.what()) << '\n';
+        // A library keeps the server's words to itself, as they can hold users' data. Here they are
+        // about a table and a role only, and the person who typed the command needs them.
+        const std::string_view words = error.server_message();
+        if (!words.empty()) {
+            std::cerr << "psycache: the server said: " << words.substr(0, words.find('\n')) << '\n';
+        }
+    } catch (const std::exception& error) {
+        std::cerr << "psycache: init-db failed: " << cause_in(error.what()) << '\n';
+    }
+    return exit_failure;
+}
+
+/// The command line, last argument first, as CLI11 wants it.
+///
+/// CLI11 takes the argument that follows for the value of a bare "--schema=", so that an unset
+/// variable would turn the DSN into a schema. Two arguments say "empty" unmistakably.
+std::vector<std::string> arguments(int argc, char** argv) {
+    std::vector<std::string> result;
+    for (int i = 1; i < argc; ++i) {
+        const std::string argument = argv[i];
+        if (argument == "--schema=") {
+            result.insert(result.end(), {"--schema", ""});
+        } else {
+            result.push_back(argument);
+        }
+    }
+    std::reverse(result.begin(), result.end());
+    return result;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app(description, "psycache");
+    app.set_version_flag("--version", version_text(), "Print the version and exit");
+    app.set_help_flag("-h,--help", "Print this help and exit");
+    app.require_subcommand(1);
+    app.failure_message([](const CLI::App*, const CLI::Error& error) {
+        return std::string("psycache: ") + error.what() +
+               "\nRun with --help for more information.\n";
+    });
+
+    CLI::App* init_db_command = app.add_subcommand("init-db", init_db_description);
+    init_db_command->footer(init_db_footer);
+    std::string schema;
+    std::string dsn;
+    bool logged = false;
+    CLI::Option* schema_option =
+        init_db_command->add_option("--schema", schema, "Where the table is made; must exist");
+    init_db_command->add_flag("--logged", logged,
+                              "Make a table that survives a crash of the server");
+    CLI::Option* dsn_option =
+        init_db_command->add_option("DSN", dsn, "The database; without it, the SQL is printed");
+    schema_option->option_text("SCHEMA");
+    dsn_option->option_text(" ");
+
+    try {
+        app.parse(arguments(argc, argv));
+    } catch (const CLI::ParseError& error) {
+        // Help and the version are "errors" of code 0; every other one is a wrong command line.
+        return app.exit(error) == EXIT_SUCCESS ? EXIT_SUCCESS : exit_usage;
+    }
+
+    psycache::TableOptions options;
+    if (schema_option->count() > 0) {
+        options.schema = schema;
+    }
+    options.unlogged = !logged;
+    return init_db(dsn_option->count() > 0 ? std::optional<std::string>(dsn) : std::nullopt,
+                   options);
+}

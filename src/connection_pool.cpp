@@ -1,0 +1,55 @@
+#include <psycache/connection_pool.hpp>
+
+#include <stdexcept>
+#include <utility>
+
+#include "failure.hpp"
+#include "option_checks.hpp"
+#include "pool/pool_core.hpp"
+
+namespace psycache {
+
+namespace {
+
+std::shared_ptr<detail::PoolCore> make_core(asio::any_io_executor executor, PoolOptions options) {
+    if (!executor) {
+        throw std::invalid_argument("ConnectionPool: executor must not be empty");
+    }
+    check_pool_options(options);
+    return std::make_shared<detail::PoolCore>(std::move(executor), std::move(options));
+}
+
+asio::awaitable<ConnectionLease> connect_with(std::shared_ptr<detail::PoolCore> core) {
+    auto result = co_await detail::PoolCore::acquire(std::move(core));
+    if (!result) {
+        throw to_error("connect", result.error());
+    }
+    co_return std::move(*result);
+}
+
+}  // namespace
+
+ConnectionPool::ConnectionPool(asio::any_io_executor executor, PoolOptions options)
+    : core_(make_core(std::move(executor), std::move(options))) {}
+
+ConnectionPool::~ConnectionPool() {
+    close();
+}
+
+asio::awaitable<ConnectionLease> ConnectionPool::connect() {
+    return connect_with(core_);
+}
+
+asio::any_io_executor ConnectionPool::get_executor() const noexcept {
+    return core_->executor();
+}
+
+PoolStatistics ConnectionPool::statistics() const {
+    return core_->statistics();
+}
+
+void ConnectionPool::close() noexcept {
+    core_->close();
+}
+
+}  // namespace psycache

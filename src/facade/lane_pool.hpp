@@ -1,0 +1,139 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "cache/cache_core.hpp"
+#include "facade/cleanup_thread.hpp"
+
+namespace psycache::detail {
+
+/// The lanes of a PostgresCache: each an io_context with a connection of its own, on which one
+/// blocking call at a time runs in its caller's thread.
+class LanePool {
+  public:
+    /// @param most    how many lanes there may be.
+    /// @param options checked already.
+    LanePool(PoolFactory make_pool, std::size_t most, CacheOptions options);
+
+    /// Runs one operation of the cache on a lane.
+    /// @param start makes the operation's coroutine, from the lane's core and the call's deadline.
+    template <class T, class Start>
+    T call(std::string_view operation, Start start);
+
+    std::shared_ptr<CleanupThread> start_cleanup(Duration interval);
+    CacheStatistics statistics() const;
+
+  private:
+    struct Lane {
+        Lane(const PoolFactory& make_pool, const CacheOptions& options,
+             const std::shared_ptr<Telemetry>& telemetry)
+            : core(std::make_shared<CacheCore>(make_pool(context.get_executor()), options,
+                                               telemetry)) {}
+        asio::io_context context{1};
+        std::shared_ptr<CacheCore> core;
+    };
+
+    /// One use of a lane; gives it back, or throws it away when work was left on it.
+    class Turn;
+    /// Marks the thread as being inside a call, and refuses a second one.
+    class Inside;
+    /// A thread that waits for a lane.
+    struct Waiting {
+        std::condition_variable called;
+        bool may_go = false;
+    };
+
+    void enter(std::string_view operation, TimePoint until, std::unique_ptr<Lane>& lane);
+    void leave(std::unique_ptr<Lane> lane) noexcept;
+
+    const PoolFactory make_pool_;
+    const std::size_t most_;
+    const CacheOptions options_;
+    const std::shared_ptr<Telemetry> telemetry_;
+
+    mutable std::mutex mutex_;
+    std::vector<std::unique_ptr<Lane>> idle_;
+    std::size_t busy_ = 0;
+    std::deque<Waiting*> line_;
+};
+
+class LanePool::Inside {
+  public:
+    Inside(const LanePool& pool, std::string_view operation);
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    ~Inside();
+
+  private:
+    const LanePool& pool_;
+    const Inside* const outer_;
+};
+
+class LanePool::Turn {
+  public:
+    Turn(LanePool& pool, std::string_view operation, TimePoint until) : pool_(pool) {
+        pool.enter(operation, until, lane_);
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() { pool_.leave(std::move(lane_)); }
+
+    asio::io_context& context() const { return lane_->context; }
+    const CacheCore::Self& core() const { return lane_->core; }
+    /// What a failed call left running would hold up the next call: the lane goes, with its
+    /// connection.
+    void drop_unless_finished();
+
+  private:
+    LanePool& pool_;
+    std::unique_ptr<Lane> lane_;
+};
+
+template <class T, class Start>
+T LanePool::call(std::string_view operation, Start start) {
+    const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
+    const Inside inside(*this, operation);
+    Turn turn(*this, operation, until);
+    std::exception_ptr thrown;
+    std::optional<T> value;
+    bool done = false;
+    asio::io_context& context = turn.context();
+    context.restart();
+    asio::co_spawn(context, start(turn.core(), until), [&](std::exception_ptr error, T result) {
+        done = true;
+        if (error) {
+            thrown = error;
+        } else {
+            value = std::move(result);
+        }
+    });
+    try {
+        // Only until the caller has its answer: a statement that hangs must not keep it.
+        while (!done && context.run_one() != 0) {
+        }
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    turn.drop_unless_finished();
+    if (thrown) {
+        std::rethrow_exception(thrown);
+    }
+    if (!value) {
+        throw to_error(operation, Failure(Errc::protocol_error));
+    }
+    return std::move(*value);
+}
+
+}  // namespace psycache::detail

@@ -1,0 +1,42 @@
+#include <psycache/instrumentation.hpp>
+
+namespace psycache {
+
+CacheSpan::~CacheSpan() = default;
+void CacheSpan::record_error(const boost::system::error_code&) {}
+
+CacheGetSpan::~CacheGetSpan() = default;
+void CacheGetSpan::record_cache_hit(std::size_t) {}
+void CacheGetSpan::record_cache_miss() {}
+
+CachePutSpan::~CachePutSpan() = default;
+void CachePutSpan::record_put(std::size_t) {}
+
+CacheRemoveSpan::~CacheRemoveSpan() = default;
+void CacheRemoveSpan::record_removed() {}
+
+CacheFlushSpan::~CacheFlushSpan() = default;
+void CacheFlushSpan::record_flush(std::uint64_t) {}
+
+CacheCleanupSpan::~CacheCleanupSpan() = default;
+void CacheCleanupSpan::record_cleanup(std::uint64_t) {}
+
+CacheInstrumentation::~CacheInstrumentation() = default;
+
+std::unique_ptr<CacheGetSpan> CacheInstrumentation::start_cache_get_span(const SpanInfo&) {
+    return nullptr;
+}
+std::unique_ptr<CachePutSpan> CacheInstrumentation::start_cache_put_span(const SpanInfo&) {
+    return nullptr;
+}
+std::unique_ptr<CacheRemoveSpan> CacheInstrumentation::start_cache_remove_span(const SpanInfo&) {
+    return nullptr;
+}
+std::unique_ptr<CacheFlushSpan> CacheInstrumentation::start_cache_flush_span() {
+    return nullptr;
+}
+std::unique_ptr<CacheCleanupSpan> CacheInstrumentation::start_cache_cleanup_span() {
+    return nullptr;
+}
+
+}  // namespace psycache

@@ -1,0 +1,84 @@
+#include "option_checks.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "pg/conninfo.hpp"
+
+namespace psycache {
+
+namespace {
+
+// Far beyond any use, and far enough from the ends of std::chrono's clocks that adding it to a time
+// point cannot overflow.
+constexpr Duration longest_timeout = std::chrono::duration_cast<Duration>(std::chrono::years(100));
+
+void check_positive(const std::string& name, Duration duration) {
+    if (duration <= Duration::zero()) {
+        throw std::invalid_argument(name + " must be positive");
+    }
+}
+
+}  // namespace
+
+void check_positive_finite(const std::string& name, Duration duration) {
+    check_positive(name, duration);
+    if (duration > longest_timeout) {
+        throw std::invalid_argument(name + " must be finite (100 years at most)");
+    }
+}
+
+void check_schema(const std::optional<std::string>& schema) {
+    if (!schema) {
+        return;
+    }
+    if (schema->empty()) {
+        throw std::invalid_argument("schema must not be empty");
+    }
+    if (schema->find('\0') != std::string::npos) {
+        throw std::invalid_argument("schema must not contain a NUL byte");
+    }
+}
+
+void check_pool_options(const PoolOptions& options) {
+    if (options.max_size == 0) {
+        throw std::invalid_argument("PoolOptions::max_size must be at least 1");
+    }
+    check_positive_finite("PoolOptions::connect_timeout", options.connect_timeout);
+    check_positive_finite("PoolOptions::acquire_timeout", options.acquire_timeout);
+    check_positive("PoolOptions::idle_timeout", options.idle_timeout);
+    check_positive("PoolOptions::max_lifetime", options.max_lifetime);
+    pg::check_dsn(options.dsn, "PoolOptions::dsn");
+}
+
+void check_cache_options(const CacheOptions& options) {
+    check_schema(options.schema);
+    check_positive_finite("CacheOptions::timeout", options.timeout);
+    check_positive_finite("CacheOptions::maintenance_timeout", options.maintenance_timeout);
+    if (options.max_queued_calls == 0) {
+        throw std::invalid_argument("CacheOptions::max_queued_calls must be at least 1");
+    }
+    if (std::any_of(options.instrumentations.begin(), options.instrumentations.end(),
+                    [](const auto& instrumentation) { return instrumentation == nullptr; })) {
+        throw std::invalid_argument(
+            "CacheOptions::instrumentations must not contain a null pointer");
+    }
+}
+
+void check_interval(Duration interval) {
+    check_positive_finite("interval", interval);
+}
+
+void check_stop_timeout(const std::optional<Duration>& timeout) {
+    if (!timeout) {
+        return;
+    }
+    if (*timeout < Duration::zero()) {
+        throw std::invalid_argument("timeout must not be negative");
+    }
+    if (*timeout > longest_timeout) {
+        throw std::invalid_argument("timeout must be finite; std::nullopt waits for ever");
+    }
+}
+
+}  // namespace psycache

@@ -1,0 +1,384 @@
+#include "pool/pool_core.hpp"
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "pool/lease_state.hpp"
+
+namespace psycache::detail {
+
+class PoolCore::Lease final : public LeaseState {
+  public:
+    Lease(std::shared_ptr<PoolCore> core, Slot slot)
+        : LeaseState(std::move(slot.connection)),
+          core_(std::move(core)),
+          retire_at_(slot.retire_at) {}
+    ~Lease() override { core_->give_back(Slot{std::move(connection_), retire_at_, Clock::now()}); }
+
+  private:
+    std::shared_ptr<PoolCore> core_;
+    Clock::time_point retire_at_;
+};
+
+/// The right to open connections, held by one coroutine at a time; let go of even when that
+/// coroutine is destroyed with its context.
+class PoolCore::ConnectTurn {
+  public:
+    explicit ConnectTurn(std::shared_ptr<PoolCore> core) : core_(std::move(core)) {}
+    ConnectTurn(ConnectTurn&&) noexcept = default;
+    ConnectTurn& operator=(ConnectTurn&&) = delete;
+    ~ConnectTurn() {
+        if (!core_) {
+            return;
+        }
+        std::deque<std::shared_ptr<Waiter>> abandoned;
+        {
+            const std::lock_guard lock(core_->mutex_);
+            core_->connecting_ = false;
+            abandoned.swap(core_->waiters_);
+        }
+        for (const auto& waiter : abandoned) {
+            waiter->settle(cancelled_failure());
+        }
+    }
+    /// The turn ended as it should: nobody waits, or somebody else has the turn.
+    void done() noexcept { core_.reset(); }
+
+  private:
+    std::shared_ptr<PoolCore> core_;
+};
+
+PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options)
+    : executor_(std::move(executor)),
+      connecting_strand_(asio::make_strand(executor_)),
+      options_(std::move(options)),
+      prepare_(std::make_shared<std::atomic<bool>>(options_.prepare_statements)),
+      backoff_(std::random_device()()),
+      dice_(std::random_device()()) {
+    counters_.max_size = options_.max_size;
+}
+
+asio::awaitable<Result<ConnectionLease>> PoolCore::acquire(std::shared_ptr<PoolCore> self) {
+    if (std::optional<ConnectionLease> lease = self->take_idle()) {
+        co_return std::move(*lease);
+    }
+    asio::steady_timer timer(co_await asio::this_coro::executor);
+    const auto since = Clock::now();
+    auto waiter = std::make_shared<Waiter>();
+    Result<ConnectionLease> result = co_await self->wait_in_line(waiter, timer);
+    self->leave_line(*waiter, since);
+    co_return result;
+}
+
+std::optional<ConnectionLease> PoolCore::take_idle() {
+    const auto now = Clock::now();
+    std::vector<Slot> too_old;  // closed after the lock
+    for (;;) {
+        Slot slot;
+        {
+            const std::lock_guard lock(mutex_);
+            // The oldest stand first, and so do those that were idle for longest.
+            auto keep = idle_.begin();
+            while (options_.idle_timeout != no_expiry && keep != idle_.end() &&
+                   now - keep->idle_since > options_.idle_timeout) {
+                ++keep;
+            }
+            std::move(idle_.begin(), keep, std::back_inserter(too_old));
+            counters_.retired += static_cast<std::uint64_t>(keep - idle_.begin());
+            open_ -= static_cast<std::size_t>(keep - idle_.begin());
+            idle_.erase(idle_.begin(), keep);
+            if (closed_ || idle_.empty() || !waiters_.empty()) {
+                return std::nullopt;  // those who wait come first
+            }
+            slot = std::move(idle_.back());
+            idle_.pop_back();
+            if (slot.retire_at <= now) {
+                --open_;
+                ++counters_.retired;
+                too_old.push_back(std::move(slot));
+                continue;
+            }
+        }
+        if (slot.connection->alive()) {
+            {
+                const std::lock_guard lock(mutex_);
+                ++counters_.leases;
+            }
+            return ConnectionLease(std::make_unique<Lease>(shared_from_this(), std::move(slot)));
+        }
+        {
+            const std::lock_guard lock(mutex_);
+            --open_;
+            ++counters_.lost;
+        }
+        log(LogLevel::info, "an idle connection was closed by the server");
+    }
+}
+
+asio::awaitable<Result<ConnectionLease>> PoolCore::wait_in_line(std::shared_ptr<Waiter> waiter,
+                                                                asio::steady_timer& timer) {
+    auto start = [self = shared_from_this(),
+                  &timer](std::shared_ptr<Completion<Result<ConnectionLease>>> c) {
+        self->join_line(std::static_pointer_cast<Waiter>(std::move(c)), timer);
+    };
+    return Waiter::wait(std::move(waiter), std::move(start));
+}
+
+void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& timer) {
+    // The timer comes first: once the waiter stands in line, its coroutine may already be running.
+    timer.expires_after(options_.acquire_timeout);
+    timer.async_wait([self = shared_from_this(), weak = std::weak_ptr<Waiter>(waiter)](
+                         const boost::system::error_code& error) {
+        const auto late = weak.lock();
+        if (!error && late && late->settle(self->acquire_timeout())) {
+            const std::lock_guard lock(self->mutex_);
+            ++self->counters_.acquire_timeouts;
+        }
+    });
+    bool closed = false;
+    {
+        const std::lock_guard lock(mutex_);
+        closed = closed_;
+        if (!closed) {
+            waiters_.push_back(waiter);
+            ++counters_.waits;
+        }
+    }
+    if (closed) {
+        waiter->settle(Failure(Errc::pool_closed));
+    } else {
+        connect_for_waiters();
+    }
+}
+
+Failure PoolCore::acquire_timeout() const {
+    const std::lock_guard lock(mutex_);
+    Failure failure(
+        Errc::acquire_timed_out,
+        "no connection became free in time (acquire_timeout): " + std::to_string(open_) + " of " +
+            std::to_string(options_.max_size) + " are open");
+    if (last_connect_failure_) {
+        failure.cause += "; the last attempt to open one failed: " + last_connect_failure_->cause;
+        failure.sqlstate = last_connect_failure_->sqlstate;
+        failure.server_message = last_connect_failure_->server_message;
+    }
+    return failure;
+}
+
+void PoolCore::leave_line(const Waiter& waiter, Clock::time_point since) noexcept {
+    const std::lock_guard lock(mutex_);
+    counters_.wait_time += std::chrono::duration_cast<Duration>(Clock::now() - since);
+    const auto at = std::find_if(waiters_.begin(), waiters_.end(),
+                                 [&](const auto& other) { return other.get() == &waiter; });
+    if (at != waiters_.end()) {
+        waiters_.erase(at);
+    }
+}
+
+void PoolCore::give_back(Slot slot) noexcept {
+    const bool reusable = slot.connection->reusable();
+    bool keep = reusable;
+    {
+        const std::lock_guard lock(mutex_);
+        if (closed_ || slot.retire_at <= slot.idle_since) {
+            keep = false;
+        }
+        if (!keep) {
+            --open_;
+            ++(reusable ? counters_.retired : counters_.lost);
+        }
+    }
+    if (!keep) {
+        slot.connection.reset();
+        if (!reusable) {
+            log(LogLevel::info, "a connection was lost and closed");
+        }
+        connect_for_waiters();
+        return;
+    }
+    hand_over(std::move(slot));
+}
+
+/// Gives a live connection to whoever has waited longest, else lays it aside.
+void PoolCore::hand_over(Slot slot) noexcept {
+    std::shared_ptr<Waiter> next;
+    {
+        const std::lock_guard lock(mutex_);
+        while (!waiters_.empty() && waiters_.front()->settled()) {
+            waiters_.pop_front();
+        }
+        if (waiters_.empty() && !closed_) {
+            slot.idle_since = Clock::now();
+            idle_.push_back(std::move(slot));
+            return;
+        }
+        if (waiters_.empty()) {
+            --open_;
+        } else {
+            next = std::move(waiters_.front());
+            waiters_.pop_front();
+            ++counters_.leases;
+        }
+    }
+    if (!next) {
+        return;  // the pool is closed, and so is the connection now
+    }
+    Result<ConnectionLease> lease(
+        ConnectionLease(std::make_unique<Lease>(shared_from_this(), std::move(slot))));
+    // A waiter that leaves at this very moment leaves the lease here: its end brings the connection
+    // back for the next one.
+    next->settle(std::move(lease));
+}
+
+bool PoolCore::wanted() const noexcept {
+    return !closed_ && open_ < options_.max_size &&
+           std::any_of(waiters_.begin(), waiters_.end(),
+                       [](const auto& waiter) { return !waiter->settled(); });
+}
+
+void PoolCore::connect_for_waiters() noexcept {
+    {
+        const std::lock_guard lock(mutex_);
+        if (connecting_ || !wanted()) {
+            return;
+        }
+        connecting_ = true;
+    }
+    ConnectTurn turn(shared_from_this());
+    try {
+        asio::co_spawn(connecting_strand_, open_connections(shared_from_this(), std::move(turn)),
+                       asio::detached);
+    } catch (...) {
+        // Out of memory: the turn has ended, and its waiters know it.
+    }
+}
+
+asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self, ConnectTurn turn) {
+    const asio::any_io_executor strand = co_await asio::this_coro::executor;
+    for (;;) {
+        Clock::time_point not_before;
+        {
+            const std::lock_guard lock(self->mutex_);
+            not_before = self->backoff_.next_attempt();
+        }
+        if (not_before > Clock::now()) {
+            asio::steady_timer pause(strand, not_before);
+            co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+        }
+        {
+            // Deciding to stop and letting go of the turn are one step: whoever joins the line
+            // after it starts a turn of its own.
+            const std::lock_guard lock(self->mutex_);
+            if (!self->wanted()) {
+                self->connecting_ = false;
+                turn.done();
+                co_return;
+            }
+        }
+        std::unique_ptr<pg::Connection> connection;
+        Failure failure;
+        try {
+            auto result = co_await pg::Connection::open(
+                self->options_.dsn, Clock::now() + self->options_.connect_timeout, self->prepare_);
+            if (result) {
+                connection = std::move(*result);
+            } else {
+                failure = result.error();
+            }
+        } catch (...) {
+            // Out of memory or of descriptors: as good a reason as any other to try again later.
+            failure = to_failure(std::current_exception(), Errc::connect_failed);
+        }
+        if (connection) {
+            self->opened(std::move(connection));
+        } else {
+            self->open_failed(failure);
+        }
+    }
+}
+
+void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
+    Slot slot;
+    slot.connection = std::move(connection);
+    {
+        const std::lock_guard lock(mutex_);
+        backoff_.succeeded();
+        last_connect_failure_.reset();
+        ++open_;
+        ++counters_.connects;
+        slot.retire_at = retirement();
+    }
+    log(LogLevel::debug, "a connection was opened");
+    hand_over(std::move(slot));
+}
+
+void PoolCore::open_failed(const Failure& failure) {
+    std::deque<std::shared_ptr<Waiter>> disappointed;
+    {
+        const std::lock_guard lock(mutex_);
+        backoff_.failed(Clock::now());
+        ++counters_.connect_failures;
+        last_connect_failure_ = failure;
+        // With connections open, the waiters get those as they come back.
+        if (open_ == 0) {
+            disappointed.swap(waiters_);
+        }
+    }
+    log(LogLevel::warning, failure.cause);
+    for (const auto& waiter : disappointed) {
+        waiter->settle(Failure(failure));
+    }
+}
+
+PoolCore::Clock::time_point PoolCore::retirement() {
+    if (options_.max_lifetime == no_expiry) {
+        return Clock::time_point::max();
+    }
+    const auto whole = options_.max_lifetime;
+    std::uniform_int_distribution<Duration::rep> less(0, whole.count() / 10);
+    return Clock::now() + whole - Duration(less(dice_));
+}
+
+PoolStatistics PoolCore::statistics() const {
+    const std::lock_guard lock(mutex_);
+    PoolStatistics now = counters_;
+    now.open = open_;
+    now.idle = idle_.size();
+    now.busy = open_ - idle_.size();
+    now.connecting = connecting_ ? 1 : 0;
+    now.waiting = static_cast<std::size_t>(std::count_if(
+        waiters_.begin(), waiters_.end(), [](const auto& waiter) { return !waiter->settled(); }));
+    return now;
+}
+
+void PoolCore::close() noexcept {
+    std::vector<Slot> idle;
+    std::deque<std::shared_ptr<Waiter>> waiters;
+    {
+        const std::lock_guard lock(mutex_);
+        closed_ = true;
+        idle.swap(idle_);
+        open_ -= idle.size();
+        waiters.swap(waiters_);
+    }
+    for (const auto& waiter : waiters) {
+        waiter->settle(Failure(Errc::pool_closed));
+    }
+}
+
+void PoolCore::log(LogLevel level, std::string_view line) const noexcept {
+    if (!options_.log) {
+        return;
+    }
+    try {
+        options_.log(level, line);
+    } catch (...) {
+        // A log that fails has no place to say so.
+    }
+}
+
+}  // namespace psycache::detail

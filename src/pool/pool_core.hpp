@@ -1,0 +1,88 @@
+#pragma once
+
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include <psycache/connection_pool.hpp>
+
+#include "async/completion.hpp"
+#include "failure.hpp"
+#include "pg/connection.hpp"
+#include "pool/backoff.hpp"
+
+namespace psycache::detail {
+
+/// The shared part of a ConnectionPool: outlives the pool object while leases are out.
+///
+/// A mutex guards a few containers; no connection is opened, used or closed, and no waiter is
+/// answered, while it is held.
+class PoolCore : public std::enable_shared_from_this<PoolCore> {
+  public:
+    PoolCore(asio::any_io_executor executor, PoolOptions options);
+
+    static asio::awaitable<Result<ConnectionLease>> acquire(std::shared_ptr<PoolCore> self);
+    PoolStatistics statistics() const;
+    void close() noexcept;
+    const asio::any_io_executor& executor() const noexcept { return executor_; }
+
+  private:
+    using Clock = std::chrono::steady_clock;
+
+    /// A connection with its age.
+    struct Slot {
+        std::unique_ptr<pg::Connection> connection;
+        Clock::time_point retire_at;
+        Clock::time_point idle_since;
+    };
+
+    /// A caller that waits for a connection. Its timer is the waiting coroutine's own: this object
+    /// may live on in another thread for a moment when that coroutine's context is gone.
+    class Waiter final : public Completion<Result<ConnectionLease>> {
+        void cancelled(asio::cancellation_type) override { this->settle(cancelled_failure()); }
+    };
+
+    class Lease;
+    class ConnectTurn;
+
+    std::optional<ConnectionLease> take_idle();
+    asio::awaitable<Result<ConnectionLease>> wait_in_line(std::shared_ptr<Waiter> waiter,
+                                                          asio::steady_timer& timer);
+    void join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& timer);
+    void leave_line(const Waiter& waiter, Clock::time_point since) noexcept;
+    void give_back(Slot slot) noexcept;
+    void hand_over(Slot slot) noexcept;
+    Failure acquire_timeout() const;
+    void connect_for_waiters() noexcept;
+    static asio::awaitable<void> open_connections(std::shared_ptr<PoolCore> self, ConnectTurn turn);
+    void opened(std::unique_ptr<pg::Connection> connection);
+    void open_failed(const Failure& failure);
+    bool wanted() const noexcept;
+    Clock::time_point retirement();
+    void log(LogLevel level, std::string_view line) const noexcept;
+
+    const asio::any_io_executor executor_;
+    // Made here and not when it is needed: one made while its context is being destroyed is never
+    // emptied, and keeps for ever what is posted to it.
+    const asio::strand<asio::any_io_executor> connecting_strand_;
+    const PoolOptions options_;
+    const std::shared_ptr<std::atomic<bool>> prepare_;
+
+    mutable std::mutex mutex_;
+    std::vector<Slot> idle_;  // the newest last
+    std::deque<std::shared_ptr<Waiter>> waiters_;
+    std::size_t open_ = 0;  // idle and lent
+    bool connecting_ = false;
+    bool closed_ = false;
+    Backoff backoff_;
+    std::optional<Failure> last_connect_failure_;
+    std::minstd_rand dice_;
+    PoolStatistics counters_;
+};
+
+}  // namespace psycache::detail

@@ -1,0 +1,132 @@
+#include <psycache/table.hpp>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <stdexcept>
+#include <utility>
+
+#include "async/job.hpp"
+#include "failure.hpp"
+#include "option_checks.hpp"
+#include "pg/connection.hpp"
+#include "pg/conninfo.hpp"
+#include "pool/lease_state.hpp"
+#include "statements/table_ddl.hpp"
+#include "statements/table_statements.hpp"
+
+namespace psycache {
+
+namespace {
+
+constexpr std::string_view operation = "init_db";
+constexpr auto statement_timeout = std::chrono::minutes(1);
+constexpr auto connect_timeout = std::chrono::seconds(10);
+
+struct Nothing {};
+
+/// The failure, about this schema rather than about some statement.
+Failure explain(Failure failure, const TableOptions& options) {
+    const std::string place =
+        options.schema ? "schema " + quoted_identifier(*options.schema) : "the default schema";
+    if (failure.sqlstate == "3F000") {
+        failure.cause = place + " does not exist: create it first";
+    } else if (failure.code == Errc::permission_denied) {
+        failure.cause = "permission denied: the role may not create tables in " + place;
+    }
+    return failure;
+}
+
+asio::awaitable<Result<Nothing>> create_table(pg::Connection& connection,
+                                              const TableOptions& options) {
+    pg::Answer answer = co_await connection.execute_script(
+        table_script(options), std::chrono::steady_clock::now() + statement_timeout);
+    if (!answer) {
+        co_return explain(answer.error().failure, options);
+    }
+    co_return Nothing{};
+}
+
+asio::awaitable<Result<Nothing>> create_table_with(AsyncCachePool& pool,
+                                                   std::shared_ptr<Job<Nothing>> job,
+                                                   TableOptions options) {
+    ConnectionLease lease = co_await pool.connect();
+    if (!lease) {
+        co_return Failure(Errc::connect_failed,
+                          "cannot connect to the server: the pool lent nothing");
+    }
+    if (job->stop_requested()) {
+        co_return cancelled_failure();
+    }
+    auto result = co_await create_table(lease.state().connection(), options);
+    if (result && job->stop_requested()) {
+        co_return cancelled_failure();
+    }
+    co_return result;
+}
+
+asio::awaitable<void> init_db_with(AsyncCachePool& pool, TableOptions options) {
+    asio::any_io_executor executor = pool.get_executor();
+    if (!executor) {
+        executor = co_await asio::this_coro::executor;
+    }
+    JobBody<Nothing> body = [&pool, options](std::shared_ptr<Job<Nothing>> job) {
+        return create_table_with(pool, std::move(job), options);
+    };
+    // The caller stays to the end: it promises the pool only for as long as it waits.
+    auto result = co_await run_job<Nothing>(
+        std::move(executor), Job<Nothing>::OnCancel::wait_for_the_end, std::move(body));
+    if (!result) {
+        throw to_error(operation, result.error());
+    }
+}
+
+asio::awaitable<void> init_db_at(std::string dsn, TableOptions options) {
+    auto opened = co_await pg::Connection::open(
+        std::move(dsn), std::chrono::steady_clock::now() + connect_timeout, nullptr);
+    if (!opened) {
+        throw to_error(operation, opened.error());
+    }
+    auto result = co_await create_table(**opened, options);
+    if (!result) {
+        throw to_error(operation, result.error());
+    }
+}
+
+}  // namespace
+
+std::string init_db_sql(const TableOptions& options) {
+    check_schema(options.schema);
+    return table_ddl(options);
+}
+
+asio::awaitable<void> init_db(AsyncCachePool& pool, TableOptions options) {
+    check_schema(options.schema);
+    return init_db_with(pool, std::move(options));
+}
+
+void init_db(pg_conn* connection, const TableOptions& options) {
+    check_schema(options.schema);
+    if (connection == nullptr) {
+        throw std::invalid_argument("init_db: connection must not be null");
+    }
+    const auto result = pg::execute_blocking(connection, table_script(options));
+    if (!result) {
+        throw to_error(operation, explain(result.error(), options));
+    }
+}
+
+void init_db(const std::string& dsn, const TableOptions& options) {
+    check_schema(options.schema);
+    pg::check_dsn(dsn, "dsn");
+    asio::io_context context(1);
+    std::exception_ptr thrown;
+    asio::co_spawn(context, init_db_at(dsn, options),
+                   [&](std::exception_ptr error) { thrown = error; });
+    context.run();
+    if (thrown) {
+        std::rethrow_exception(thrown);
+    }
+}
+
+}  // namespace psycache

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "failure.hpp"
+
+namespace psycache {
+
+/// How deep arrays and objects may be nested in a value that is stored.
+inline constexpr std::size_t max_stored_depth = 512;
+
+/// How deep a value that somebody else stored may be nested.
+inline constexpr std::size_t max_read_depth = 2000;
+
+/// Checks and serialises a value in one pass, as JSONB's binary format wants it.
+///
+/// Not boost::json::serialize: that lets through what JSONB refuses, and writes the double 1.0 so
+/// that it comes back as an integer.
+/// @returns the bytes, or invalid_value.
+Result<std::string> encode_jsonb(const boost::json::object& value);
+
+/// Reads a value in JSONB's binary format, straight from the buffer where it lies.
+///
+/// Not boost::json::parse: its doubles can be off by a bit in this version of Boost.
+/// @returns the object, or unreadable_value.
+Result<boost::json::object> decode_jsonb(std::string_view bytes);
+
+}  // namespace psycache

@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Tries the program as an operator does.
+#
+#   test/package/cli_test.sh PROGRAM
+#
+# The server is the one of PSYCACHE_TEST_DSN; psql comes from PSYCACHE_TEST_PG_BIN or PATH.
+# Works in schemas of its own and drops them.
+set -uo pipefail
+
+program=${1:?usage: cli_test.sh PROGRAM}
+dsn=${PSYCACHE_TEST_DSN?PSYCACHE_TEST_DSN names no server}
+psql=${PSYCACHE_TEST_PG_BIN:+$PSYCACHE_TEST_PG_BIN/}psql
+[ -x "$psql" ] || psql=psql
+
+schema="psycache cli \"test\" $$"            # a name that must be quoted
+quoted=${schema//\"/\"\"}
+work=$(mktemp -d)
+failures=0
+
+sql() { "$psql" -X -q -A -t -v ON_ERROR_STOP=1 -d "$dsn" "$@"; }
+
+finish() {
+    sql -c "SET client_min_messages = error; DROP SCHEMA IF EXISTS \"$quoted\" CASCADE" || true
+    rm -rf "$work"
+}
+trap finish EXIT
+
+# run ARGUMENT...: runs the program; leaves its exit code in $code, its words in $out and $err.
+run() {
+    "$program" "$@" >"$work/out" 2>"$work/err" </dev/null
+    code=$?
+    out=$(cat "$work/out")
+    err=$(cat "$work/err")
+}
+
+# check WHAT COMMAND...: one expectation.
+check() {
+    local what=$1
+    shift
+    if "$@"; then
+        echo "ok: $what"
+    else
+        failures=$((failures + 1))
+        printf 'FAILED: %s\n  exit code: %s\n  stdout: %s\n  stderr: %s\n' \
+            "$what" "$code" "$out" "$err"
+    fi
+}
+has() { [[ $1 == *"$2"* ]]; }
+lacks() { [[ $1 != *"$2"* ]]; }
+is() { [ "$1" = "$2" ]; }
+starts() { [[ $1 == "$2"* ]]; }
+
+table_kind() {
+    sql -c "SELECT c.relpersistence FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relname = 'psycache' AND n.nspname = '$schema'"
+}
+fresh_schema() {
+    sql -c "SET client_min_messages = error; DROP SCHEMA IF EXISTS \"$quoted\" CASCADE;
+            CREATE SCHEMA \"$quoted\"" || exit 1
+}
+
+# ---- the command line itself --------------------------------------------------------------------
+usage_error() {
+    run "$@"
+    check "usage error: $*" is "$code" 2
+    check "  it says so on stderr" starts "$err" "psycache: "
+    check "  and nothing on stdout" is "$out" ""
+}
+usage_error
+usage_error unknown-command
+usage_error init-db --unknown-option
+usage_error init-db --schema
+usage_error init-db one two
+
+run --help
+check "--help exits 0" is "$code" 0
+check "--help names the command" has "$out" "init-db"
+run init-db --help
+check "init-db --help exits 0" is "$code" 0
+check "init-db --help warns of passwords" has "$out" "PGPASSFILE"
+run --version
+check "--version exits 0" is "$code" 0
+check "--version tells the version" eval '[[ $out =~ ^psycache\ [0-9]+\.[0-9]+\.[0-9]+$ ]]'
+
+# ---- without a DSN: the SQL ---------------------------------------------------------------------
+run init-db
+check "prints the SQL without a DSN" is "$code" 0
+check "  two statements" is "$(tr -cd ';' <"$work/out" | wc -c)" 2
+check "  the last thing is a semicolon" is "${out: -1}" ";"
+check "  the table is unlogged" has "$out" "CREATE UNLOGGED TABLE"
+check "  the index is there" has "$out" "ix_psycache_expires_at"
+run init-db --logged
+check "--logged prints a logged table" is "$code" 0
+check "  without UNLOGGED" lacks "$out" "UNLOGGED"
+run init-db --schema "$schema"
+check "--schema qualifies the names, quoted" has "$out" "\"$quoted\""
+for empty in "--schema" "--schema="; do
+    if [ "$empty" = --schema ]; then run init-db --schema ""; else run init-db --schema= "$dsn"; fi
+    check "an empty schema fails ($empty)" is "$code" 1
+    check "  with the reason" is "$err" "psycache: init-db failed: schema must not be empty"
+    check "  and nothing on stdout" is "$out" ""
+done
+if [ -e /dev/full ]; then
+    "$program" init-db >/dev/full 2>"$work/err"
+    code=$? out="" err=$(cat "$work/err")
+    check "output that cannot be written fails" is "$code" 1
+    check "  with the reason" starts "$err" "psycache: init-db failed: "
+fi
+
+# ---- with a DSN ---------------------------------------------------------------------------------
+fresh_schema
+run init-db --schema "$schema" "$dsn"
+check "initialises" is "$code" 0
+check "  says so" is "$out" "psycache: initialized the cache table."
+check "  is silent otherwise" is "$err" ""
+check "  the table is there, unlogged" is "$(table_kind)" u
+sql -c "INSERT INTO \"$quoted\".psycache VALUES ('k', '{\"a\": 1}', 'infinity')"
+run init-db --schema "$schema" "$dsn"
+check "again: exit code 0" is "$code" 0
+check "again: the same words" is "$out" "psycache: initialized the cache table."
+check "again: the rows stay" is "$(sql -c "SELECT count(*) FROM \"$quoted\".psycache")" 1
+
+fresh_schema
+run init-db --logged --schema "$schema" "$dsn"
+check "--logged makes a logged table" is "$code:$(table_kind)" "0:p"
+
+fresh_schema
+"$program" init-db --schema "$schema" | sql -f - 2>"$work/err"
+code=$? out="" err=$(cat "$work/err")
+check "psql runs the printed SQL" is "$code:$(table_kind)" "0:u"
+
+# ---- errors -------------------------------------------------------------------------------------
+failure() {
+    run "${@:2}"
+    check "$1: exit code 1" is "$code" 1
+    check "$1: the reason on stderr" starts "$err" "psycache: init-db failed: "
+    check "$1: nothing on stdout" is "$out" ""
+}
+failure "no such schema" init-db --schema "$schema no" "$dsn"
+failure "no such server" init-db "host=/nonexistent dbname=none password=geheim"
+check "  the password is not repeated" lacks "$err" geheim
+failure "not a DSN" init-db "password=geheim nonsense"
+check "  the password is not repeated" lacks "$err" geheim
+
+if [ "$failures" -ne 0 ]; then
+    echo "$failures checks failed"
+    exit 1
+fi
+echo "all checks passed"

@@ -1,0 +1,139 @@
+#pragma once
+
+/// @file
+/// One behaviour, written once, over every way to have a cache.
+
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include <psycache/psycache.hpp>
+
+#include "borrow.hpp"
+#include "run_coro.hpp"
+#include "schema.hpp"
+#include "server.hpp"
+
+namespace psycache::test {
+
+/// The ways to have a cache.
+enum class Flavour {
+    async,              ///< AsyncPostgresCache on a ConnectionPool
+    blocking,           ///< PostgresCache
+    async_borrowing,    ///< AsyncPostgresCache on connections of the application
+    blocking_borrowing  ///< PostgresCache on connections of the application
+};
+
+inline std::ostream& operator<<(std::ostream& out, Flavour flavour) {
+    static constexpr const char* names[] = {"async", "blocking", "async borrowing",
+                                            "blocking borrowing"};
+    return out << names[static_cast<int>(flavour)];
+}
+
+/// A cache of some flavour, called as if it were blocking.
+class AnyCache {
+  public:
+    AnyCache() = default;
+    AnyCache(const AnyCache&) = delete;
+    AnyCache& operator=(const AnyCache&) = delete;
+    virtual ~AnyCache() = default;
+
+    virtual std::optional<json::object> get(const std::string& key,
+                                            const std::string& name = {}) = 0;
+    virtual void put(const std::string& key, json::object value, Duration ttl,
+                     const std::string& name = {}) = 0;
+    virtual bool remove(const std::string& key) = 0;
+    virtual std::uint64_t cleanup() = 0;
+    virtual std::uint64_t flush() = 0;
+    virtual CacheStatistics statistics() = 0;
+};
+
+namespace detail {
+
+class AnyAsyncCache : public AnyCache {
+  public:
+    AnyAsyncCache(PoolOptions pool, CacheOptions options)
+        : cache_(context_.get_executor(), std::move(pool), std::move(options)) {}
+    AnyAsyncCache(const std::shared_ptr<AppConnections>& connections, CacheOptions options)
+        : cache_(connections->pool(context_.get_executor()), std::move(options)) {}
+
+    std::optional<json::object> get(const std::string& key, const std::string& name) override {
+        return run_coro(context_, cache_.get_raw(key, name));
+    }
+    void put(const std::string& key, json::object value, Duration ttl,
+             const std::string& name) override {
+        run_coro(context_, cache_.put_raw(key, std::move(value), ttl, name));
+    }
+    bool remove(const std::string& key) override { return run_coro(context_, cache_.remove(key)); }
+    std::uint64_t cleanup() override { return run_coro(context_, cache_.cleanup_expired()); }
+    std::uint64_t flush() override { return run_coro(context_, cache_.flush()); }
+    CacheStatistics statistics() override { return cache_.statistics(); }
+
+  private:
+    asio::io_context context_;
+    AsyncPostgresCache cache_;
+};
+
+class AnyBlockingCache : public AnyCache {
+  public:
+    AnyBlockingCache(PoolOptions pool, CacheOptions options)
+        : cache_(std::move(pool), std::move(options)) {}
+    AnyBlockingCache(const std::shared_ptr<AppConnections>& connections, CacheOptions options)
+        : cache_(connections->pool(), std::move(options)) {}
+
+    std::optional<json::object> get(const std::string& key, const std::string& name) override {
+        return cache_.get_raw(key, name);
+    }
+    void put(const std::string& key, json::object value, Duration ttl,
+             const std::string& name) override {
+        cache_.put_raw(key, value, ttl, name);
+    }
+    bool remove(const std::string& key) override { return cache_.remove(key); }
+    std::uint64_t cleanup() override { return cache_.cleanup_expired(); }
+    std::uint64_t flush() override { return cache_.flush(); }
+    CacheStatistics statistics() override { return cache_.statistics(); }
+
+  private:
+    PostgresCache cache_;
+};
+
+}  // namespace detail
+
+/// A cache; the borrowing flavours take only the DSN and the size from @p pool.
+inline std::unique_ptr<AnyCache> make_cache(Flavour flavour, CacheOptions options,
+                                            PoolOptions pool) {
+    switch (flavour) {
+        case Flavour::async:
+            return std::make_unique<detail::AnyAsyncCache>(std::move(pool), std::move(options));
+        case Flavour::blocking:
+            return std::make_unique<detail::AnyBlockingCache>(std::move(pool), std::move(options));
+        case Flavour::async_borrowing:
+            return std::make_unique<detail::AnyAsyncCache>(
+                std::make_shared<AppConnections>(pool.dsn, pool.max_size), std::move(options));
+        case Flavour::blocking_borrowing:
+            return std::make_unique<detail::AnyBlockingCache>(
+                std::make_shared<AppConnections>(pool.dsn, pool.max_size), std::move(options));
+    }
+    throw std::logic_error("no such flavour");
+}
+
+/// A cache on the table of @p schema.
+inline std::unique_ptr<AnyCache> make_cache(Flavour flavour, const TestSchema& schema) {
+    return make_cache(flavour, schema.cache_options(), server_pool());
+}
+
+}  // namespace psycache::test
+
+/// In a test case: runs it once for every flavour.
+#define EVERY_FLAVOUR()                                                             \
+    GENERATE(::psycache::test::Flavour::async, ::psycache::test::Flavour::blocking, \
+             ::psycache::test::Flavour::async_borrowing,                            \
+             ::psycache::test::Flavour::blocking_borrowing)
+/// The same for those that open connections themselves.
+#define OWN_CONNECTIONS() \
+    GENERATE(::psycache::test::Flavour::async, ::psycache::test::Flavour::blocking)

@@ -1,0 +1,154 @@
+#pragma once
+
+/// @file
+/// Instrumentation and log sinks that remember what they were told.
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <psycache/instrumentation.hpp>
+#include <psycache/options.hpp>
+
+namespace psycache::test {
+
+/// Lines in the order in which they were written, from any thread.
+class Journal {
+  public:
+    void write(std::string line) {
+        const std::lock_guard lock(mutex_);
+        lines_.push_back(std::move(line));
+    }
+    std::vector<std::string> lines() const {
+        const std::lock_guard lock(mutex_);
+        return lines_;
+    }
+    void clear() {
+        const std::lock_guard lock(mutex_);
+        lines_.clear();
+    }
+    std::size_t count(std::string_view part) const {
+        const std::lock_guard lock(mutex_);
+        return static_cast<std::size_t>(std::count_if(
+            lines_.begin(), lines_.end(),
+            [part](const std::string& line) { return line.find(part) != std::string::npos; }));
+    }
+    bool contains(std::string_view part) const { return count(part) != 0; }
+
+  private:
+    mutable std::mutex mutex_;
+    std::vector<std::string> lines_;
+};
+
+/// Keeps log lines as "warning: text".
+class LogCapture {
+  public:
+    LogSink sink() const {
+        return [journal = journal_](LogLevel level, std::string_view text) {
+            static constexpr const char* names[] = {"debug", "info", "warning", "error"};
+            journal->write(std::string(names[static_cast<int>(level)]) + ": " + std::string(text));
+        };
+    }
+    const Journal& journal() const { return *journal_; }
+
+  private:
+    std::shared_ptr<Journal> journal_ = std::make_shared<Journal>();
+};
+
+/// Writes every event to a journal: "A get open key=k name=n", "A get hit 12", "A get close".
+class SpyInstrumentation : public CacheInstrumentation {
+  public:
+    explicit SpyInstrumentation(std::shared_ptr<Journal> journal, std::string name = "A")
+        : journal_(std::move(journal)), name_(std::move(name)) {}
+
+    std::unique_ptr<CacheGetSpan> start_cache_get_span(const SpanInfo& info) override {
+        return open<Get>("get", info);
+    }
+    std::unique_ptr<CachePutSpan> start_cache_put_span(const SpanInfo& info) override {
+        return open<Put>("put", info);
+    }
+    std::unique_ptr<CacheRemoveSpan> start_cache_remove_span(const SpanInfo& info) override {
+        return open<Remove>("remove", info);
+    }
+    std::unique_ptr<CacheFlushSpan> start_cache_flush_span() override {
+        return open<Flush>("flush");
+    }
+    std::unique_ptr<CacheCleanupSpan> start_cache_cleanup_span() override {
+        return open<Cleanup>("cleanup");
+    }
+
+  private:
+    template <class Base>
+    class Span : public Base {
+      public:
+        Span(std::shared_ptr<Journal> journal, std::string label)
+            : journal_(std::move(journal)), label_(std::move(label)) {}
+        ~Span() override { tell("close"); }
+        void record_error(const boost::system::error_code& code) override {
+            tell(std::string("error ") + code.category().name() + ":" +
+                 std::to_string(code.value()));
+        }
+
+      protected:
+        void tell(const std::string& event) { journal_->write(label_ + " " + event); }
+
+      private:
+        std::shared_ptr<Journal> journal_;
+        std::string label_;
+    };
+    class Get : public Span<CacheGetSpan> {
+      public:
+        using Span::Span;
+        void record_cache_hit(std::size_t size) override { tell("hit " + std::to_string(size)); }
+        void record_cache_miss() override { tell("miss"); }
+    };
+    class Put : public Span<CachePutSpan> {
+      public:
+        using Span::Span;
+        void record_put(std::size_t size) override { tell("put " + std::to_string(size)); }
+    };
+    class Remove : public Span<CacheRemoveSpan> {
+      public:
+        using Span::Span;
+        void record_removed() override { tell("removed"); }
+    };
+    class Flush : public Span<CacheFlushSpan> {
+      public:
+        using Span::Span;
+        void record_flush(std::uint64_t entries) override {
+            tell("flushed " + std::to_string(entries));
+        }
+    };
+    class Cleanup : public Span<CacheCleanupSpan> {
+      public:
+        using Span::Span;
+        void record_cleanup(std::uint64_t entries) override {
+            tell("cleaned " + std::to_string(entries));
+        }
+    };
+
+    template <class T>
+    std::unique_ptr<T> open(const std::string& operation) {
+        journal_->write(name_ + " " + operation + " open");
+        return std::make_unique<T>(journal_, name_ + " " + operation);
+    }
+    template <class T>
+    std::unique_ptr<T> open(const std::string& operation, const SpanInfo& info) {
+        std::string line = name_ + " " + operation + " open";
+        for (const auto key : info.keys) {
+            line += " key=" + std::string(key);
+        }
+        journal_->write(line + " name=" + std::string(info.name));
+        return std::make_unique<T>(journal_, name_ + " " + operation);
+    }
+
+    std::shared_ptr<Journal> journal_;
+    std::string name_;
+};
+
+}  // namespace psycache::test

@@ -1,0 +1,83 @@
+// The text of init_db_sql.
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <stdexcept>
+#include <string>
+
+#include <psycache/table.hpp>
+
+using namespace psycache;
+
+namespace {
+
+std::string sql_for(const std::string& schema) {
+    TableOptions options;
+    options.schema = schema;
+    return init_db_sql(options);
+}
+
+std::ptrdiff_t count(const std::string& text, char c) {
+    return std::count(text.begin(), text.end(), c);
+}
+
+}  // namespace
+
+TEST_CASE("The statements are two, each ended by a semicolon and a line break") {
+    for (const auto& text : {init_db_sql(), sql_for("app")}) {
+        INFO(text);
+        CHECK(count(text, ';') == 2);
+        REQUIRE(text.size() > 2);
+        CHECK(text.substr(text.size() - 2) == ";\n");
+        const auto first = text.find(";\n");
+        REQUIRE(first != std::string::npos);
+        CHECK(first + 2 < text.size());
+        CHECK(text.find("CREATE") == 0);
+        CHECK(text.find("CREATE INDEX", first) == first + 2);
+    }
+}
+
+TEST_CASE("The statements name the table, its columns and its index") {
+    const auto text = init_db_sql();
+    INFO(text);
+    for (const std::string part :
+         {"CREATE UNLOGGED TABLE IF NOT EXISTS", "psycache", "key text", "PRIMARY KEY",
+          "value jsonb NOT NULL", "expires_at timestamptz NOT NULL", "CREATE INDEX IF NOT EXISTS",
+          "ix_psycache_expires_at", "expires_at"}) {
+        CAPTURE(part);
+        CHECK_THAT(text, Catch::Contains(part, Catch::CaseSensitive::No));
+    }
+}
+
+TEST_CASE("A logged table is not unlogged") {
+    TableOptions options;
+    options.unlogged = false;
+    const auto text = init_db_sql(options);
+    CHECK_THAT(text, !Catch::Contains("UNLOGGED", Catch::CaseSensitive::No));
+    CHECK_THAT(text, Catch::Contains("CREATE TABLE IF NOT EXISTS"));
+}
+
+TEST_CASE("The schema qualifies the table in both statements and is always quoted") {
+    const auto qualified = [](const std::string& text, const std::string& table) {
+        std::size_t times = 0;
+        for (auto at = text.find(table); at != std::string::npos; at = text.find(table, at + 1)) {
+            ++times;
+        }
+        return times;
+    };
+    CHECK(qualified(sql_for("app"), "\"app\".\"psycache\"") +
+              qualified(sql_for("app"), "\"app\".psycache") ==
+          2);
+    CHECK(qualified(sql_for("Up Per"), "\"Up Per\".") == 2);
+    CHECK(qualified(sql_for("a\"b"), "\"a\"\"b\".") == 2);
+    CHECK(qualified(sql_for("a'; DROP TABLE x; --"), "\"a'; DROP TABLE x; --\".") == 2);
+    CHECK(qualified(sql_for("\xC3\xA9"), "\"\xC3\xA9\".") == 2);
+    CHECK(qualified(init_db_sql(), "\".") == 0);
+}
+
+TEST_CASE("A schema that is empty or holds a NUL byte is refused") {
+    CHECK_THROWS_AS(sql_for(""), std::invalid_argument);
+    CHECK_THROWS_WITH(sql_for(""), Catch::Contains("schema must not be empty"));
+    CHECK_THROWS_AS(sql_for(std::string(1, '\0')), std::invalid_argument);
+    CHECK_THROWS_AS(sql_for(std::string("a\0b", 3)), std::invalid_argument);
+}
