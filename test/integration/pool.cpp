@@ -476,6 +476,37 @@ TEST_CASE("Of several hosts the first that answers is used") {
     CHECK(schema.sql().connections(named.name) == 1);
 }
 
+TEST_CASE("A host that says nothing leaves time for the next one") {
+    const auto port = tcp_port();
+    if (!port) {
+        return;
+    }
+    TestSchema schema;
+    // The kernel accepts for it; nobody ever reads or answers.
+    asio::io_context quiet;
+    asio::ip::tcp::acceptor silent(quiet, {asio::ip::address_v4::loopback(), 0});
+    const auto silent_port = std::to_string(silent.local_endpoint().port());
+    NamedPool named;
+    named.options.connect_timeout = 1s * slowness;
+    named.options.dsn = *tcp_dsn({{"host", "127.0.0.1,127.0.0.1"},
+                                  {"port", silent_port + "," + *port},
+                                  {"application_name", named.name}});
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    const auto cache = make_cache(flavour, schema.cache_options(), named.options);
+
+    const auto started = Clock::now();
+    cache->put("key", numbered(1), 1h);
+    CHECK(Clock::now() - started >= 500ms);  // the silent host had its share
+    CHECK(cache->get("key") == numbered(1));
+
+    named.options.dsn = *tcp_dsn({{"host", "127.0.0.1"}, {"port", silent_port}});
+    const auto alone = make_cache(flavour, schema.cache_options(), named.options);
+    const auto failure = failure_of([&] { alone->get("key"); });
+    CHECK(failure.code() == Errc::connect_failed);
+    CHECK_THAT(failure.what(), Catch::Contains("did not answer in time"));
+}
+
 TEST_CASE("A host name is resolved") {
     const auto where = tcp_dsn({{"host", "localhost"}});
     if (!where) {

@@ -428,3 +428,18 @@ TEST_CASE("init_db with a pool gives the connection back and leaves no lock") {
     run_coro(context, init_db(pool, schema.table_options()));
     CHECK(pool.statistics().connects == 1);
 }
+
+TEST_CASE("init_db on a borrowed connection sends its owner no notices") {
+    TestSchema schema;
+    Psql connection;
+    int notices = 0;
+    PQsetNoticeReceiver(
+        connection.native(), [](void* count, const PGresult*) { ++*static_cast<int*>(count); },
+        &notices);
+    init_db(connection.native(), schema.table_options());
+    init_db(connection.native(), schema.table_options());
+    CHECK(notices == 0);
+    // And the setting that keeps them away is gone with its transaction.
+    connection.exec("CREATE TABLE IF NOT EXISTS " + schema.table() + " (key text)");
+    CHECK(notices == 1);
+}
