@@ -3,7 +3,7 @@
 #include <boost/asio/error.hpp>
 #include <utility>
 
-#include "pg/sqlstate.hpp"
+#include "sqlstate.hpp"
 
 namespace psycache {
 
@@ -87,9 +87,9 @@ class SqlstateCategory final : public boost::system::error_category {
     const char* name() const noexcept override { return "psycache.sqlstate"; }
 
     std::string message(int value) const override {
-        const auto text = pg::unpack_sqlstate(value);
+        const auto text = unpack_sqlstate(value);
         const std::string sqlstate(text.data(), text.size());
-        return pg::describe_sqlstate(sqlstate) + " [" + sqlstate + "]";
+        return describe_sqlstate(sqlstate) + " [" + sqlstate + "]";
     }
 };
 
@@ -119,8 +119,8 @@ class ConditionCategory final : public boost::system::error_category {
             return errc_matches(static_cast<Errc>(code.value()), condition);
         }
         if (code.category() == sqlstate_category()) {
-            const auto text = pg::unpack_sqlstate(code.value());
-            return pg::sqlstate_matches(std::string_view(text.data(), text.size()), condition);
+            const auto text = unpack_sqlstate(code.value());
+            return sqlstate_matches(std::string_view(text.data(), text.size()), condition);
         }
         return false;
     }
@@ -154,7 +154,7 @@ boost::system::error_condition make_error_condition(Condition condition) noexcep
 }
 
 boost::system::error_code sqlstate_code(std::string_view sqlstate) noexcept {
-    const int packed = pg::pack_sqlstate(sqlstate);
+    const int packed = pack_sqlstate(sqlstate);
     if (packed < 0) {
         return make_error_code(Errc::protocol_error);
     }
@@ -165,7 +165,7 @@ std::string sqlstate_text(const boost::system::error_code& code) {
     if (code.category() != sqlstate_category()) {
         return {};
     }
-    const auto text = pg::unpack_sqlstate(code.value());
+    const auto text = unpack_sqlstate(code.value());
     return {text.data(), text.size()};
 }
 

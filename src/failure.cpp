@@ -1,6 +1,6 @@
 #include "failure.hpp"
 
-#include "pg/sqlstate.hpp"
+#include "sqlstate.hpp"
 
 namespace psycache {
 
@@ -11,8 +11,8 @@ Failure cancelled_failure() {
 
 Failure server_failure(std::string_view sqlstate, std::string server_message) {
     Failure failure;
-    failure.code = pg::code_of_sqlstate(sqlstate);
-    failure.cause = pg::describe_sqlstate(sqlstate);
+    failure.code = code_of_sqlstate(sqlstate);
+    failure.cause = describe_sqlstate(sqlstate);
     failure.sqlstate = std::string(sqlstate);
     failure.server_message = std::move(server_message);
     return failure;

@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "pg/resolve.hpp"
-#include "pg/sqlstate.hpp"
+#include "sqlstate.hpp"
 
 namespace psycache::pg {
 

@@ -1,4 +1,4 @@
-#include "pg/sqlstate.hpp"
+#include "sqlstate.hpp"
 
 #include <catch2/catch.hpp>
 #include <string>
@@ -7,25 +7,25 @@ using namespace psycache;
 
 TEST_CASE("a SQLSTATE survives packing", "[sqlstate]") {
     for (const char* text : {"00000", "42P01", "57P01", "XX000", "ZZZZZ", "0A000"}) {
-        const int packed = pg::pack_sqlstate(text);
+        const int packed = pack_sqlstate(text);
         REQUIRE(packed >= 0);
-        const auto unpacked = pg::unpack_sqlstate(packed);
+        const auto unpacked = unpack_sqlstate(packed);
         CHECK(std::string(unpacked.data(), unpacked.size()) == text);
     }
 }
 
 TEST_CASE("what is no SQLSTATE is not packed", "[sqlstate]") {
     for (const char* text : {"", "4", "42p01", "42P0", "42P011", "42 01"}) {
-        CHECK(pg::pack_sqlstate(text) == -1);
+        CHECK(pack_sqlstate(text) == -1);
     }
 }
 
 TEST_CASE("SQLSTATEs with an action of their own become an Errc", "[sqlstate]") {
-    CHECK(pg::code_of_sqlstate("42P01") == Errc::table_missing);
-    CHECK(pg::code_of_sqlstate("42501") == Errc::permission_denied);
-    CHECK(pg::code_of_sqlstate("28P01") == Errc::authentication_failed);
-    CHECK(pg::code_of_sqlstate("28000") == Errc::authentication_failed);
-    CHECK(pg::code_of_sqlstate("22P05") == sqlstate_code("22P05"));
+    CHECK(code_of_sqlstate("42P01") == Errc::table_missing);
+    CHECK(code_of_sqlstate("42501") == Errc::permission_denied);
+    CHECK(code_of_sqlstate("28P01") == Errc::authentication_failed);
+    CHECK(code_of_sqlstate("28000") == Errc::authentication_failed);
+    CHECK(code_of_sqlstate("22P05") == sqlstate_code("22P05"));
 }
 
 TEST_CASE("every SQLSTATE belongs to the conditions that a caller asks for", "[sqlstate]") {
@@ -56,17 +56,17 @@ TEST_CASE("every SQLSTATE belongs to the conditions that a caller asks for", "[s
 }
 
 TEST_CASE("the SQLSTATE of a connect error is found in any language", "[sqlstate]") {
-    CHECK(pg::find_sqlstate("connection to server at \"::1\", port 5432 failed: FATAL:  28P01: "
-                            "password authentication failed for user \"a\"") == "28P01");
-    CHECK(pg::find_sqlstate("Verbindung ... : FATAL:  3D000: Datenbank ...") == "3D000");
-    CHECK(pg::find_sqlstate("could not connect: Connection refused").empty());
-    CHECK(pg::find_sqlstate("FATAL:  short").empty());
-    CHECK(pg::find_sqlstate("").empty());
+    CHECK(find_sqlstate("connection to server at \"::1\", port 5432 failed: FATAL:  28P01: "
+                        "password authentication failed for user \"a\"") == "28P01");
+    CHECK(find_sqlstate("Verbindung ... : FATAL:  3D000: Datenbank ...") == "3D000");
+    CHECK(find_sqlstate("could not connect: Connection refused").empty());
+    CHECK(find_sqlstate("FATAL:  short").empty());
+    CHECK(find_sqlstate("").empty());
 }
 
 TEST_CASE("only an orderly end of a session proves that nothing ran", "[sqlstate]") {
-    CHECK(pg::ends_session_unexecuted("57P01"));
-    CHECK(pg::ends_session_unexecuted("57P05"));
-    CHECK_FALSE(pg::ends_session_unexecuted("57P02"));
-    CHECK_FALSE(pg::ends_session_unexecuted(""));
+    CHECK(ends_session_unexecuted("57P01"));
+    CHECK(ends_session_unexecuted("57P05"));
+    CHECK_FALSE(ends_session_unexecuted("57P02"));
+    CHECK_FALSE(ends_session_unexecuted(""));
 }

@@ -7,7 +7,7 @@
 #include <psycache/error.hpp>
 
 /// Pure knowledge about SQLSTATEs: no I/O, no libpq.
-namespace psycache::pg {
+namespace psycache {
 
 /// @returns the five characters as a number in base 36, or -1 if they are no SQLSTATE.
 int pack_sqlstate(std::string_view sqlstate) noexcept;
@@ -37,4 +37,4 @@ bool spoils_session(std::string_view sqlstate) noexcept;
 /// @returns the five characters, "" if there are none.
 std::string_view find_sqlstate(std::string_view message) noexcept;
 
-}  // namespace psycache::pg
+}  // namespace psycache

@@ -1,8 +1,8 @@
-#include "pg/sqlstate.hpp"
+#include "sqlstate.hpp"
 
 #include <algorithm>
 
-namespace psycache::pg {
+namespace psycache {
 
 namespace {
 
@@ -145,4 +145,4 @@ std::string_view find_sqlstate(std::string_view message) noexcept {
     return {};
 }
 
-}  // namespace psycache::pg
+}  // namespace psycache
