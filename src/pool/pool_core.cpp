@@ -140,16 +140,25 @@ void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& tim
         }
     });
     bool closed = false;
+    std::optional<Slot> missed;
     {
         const std::lock_guard lock(mutex_);
         closed = closed_;
         if (!closed) {
             waiters_.push_back(waiter);
             ++counters_.waits;
+            // One that came back between the look for an idle connection and this line was laid
+            // aside, since nobody stood here yet; nobody else would bring it.
+            if (!idle_.empty()) {
+                missed = std::move(idle_.back());
+                idle_.pop_back();
+            }
         }
     }
     if (closed) {
         waiter->settle(Failure(Errc::pool_closed));
+    } else if (missed) {
+        hand_over(std::move(*missed));
     } else {
         connect_for_waiters();
     }

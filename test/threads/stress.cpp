@@ -437,3 +437,26 @@ TEST_CASE("init_db from many threads while the cache is used") {
     }
     CHECK(wrong == 0);
 }
+
+TEST_CASE("A connection that comes back while a caller joins the line is not missed") {
+    Threads home(4);
+    PoolOptions options = server_pool(1);
+    options.acquire_timeout = 3s;
+    ConnectionPool pool(home.context().get_executor(), options);
+    // In every round two callers want the only connection, once each: nobody comes later to help
+    // one who was forgotten.
+    const auto borrow = [&]() -> asio::awaitable<void> {
+        ConnectionLease lease = co_await pool.connect();
+        lease = ConnectionLease();
+    };
+    const auto end = Clock::now() + span;
+    while (Clock::now() < end) {
+        auto one = asio::co_spawn(home.context(), borrow(), asio::use_future);
+        auto other = asio::co_spawn(home.context(), borrow(), asio::use_future);
+        CHECK_NOTHROW(one.get());
+        CHECK_NOTHROW(other.get());
+    }
+    CHECK(pool.statistics().acquire_timeouts == 0);
+    pool.close();
+    CHECK(home.finish());
+}
