@@ -51,7 +51,8 @@ class PSYCACHE_EXPORT AsyncCleanupService {
     std::shared_ptr<detail::CleanupTask> task_;
 };
 
-/// The handle of a cleanup loop that runs in a thread of its own, named "psycache-cleanup": see
+/// The handle of a cleanup loop that runs in a thread of its own, named "psycache-cleanup" (Linux
+/// shows the first 15 characters): see
 /// `PostgresCache::start_cleanup_thread`.
 ///
 /// Move-only. Destroying it stops the thread and joins it: it waits for the running batch, for

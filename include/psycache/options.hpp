@@ -57,8 +57,10 @@ struct PSYCACHE_EXPORT PoolOptions {
     /// together share statements, so one connection serves hundreds of callers.
     std::size_t max_size = 4;
 
-    /// How long opening one connection may take: names, TCP, TLS, authentication. Positive;
-    /// no_expiry is refused, since a black hole would then hold its callers for ever.
+    /// How long opening one connection may take: names, TCP, TLS, authentication. Of several hosts
+    /// and addresses each has its share of it, so that one that says nothing leaves time for the
+    /// next. Keep it below acquire_timeout, or callers learn that they waited rather than why.
+    /// Positive; no_expiry is refused, since a black hole would then hold its callers for ever.
     Duration connect_timeout = std::chrono::seconds(3);
 
     /// How long a caller of `connect()` waits for a connection. Positive; no_expiry is refused.
