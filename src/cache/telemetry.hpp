@@ -9,7 +9,7 @@
 #include <psycache/options.hpp>
 
 #include "batching/batcher.hpp"
-#include "cache/observers.hpp"
+#include "observers.hpp"
 
 namespace psycache {
 

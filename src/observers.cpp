@@ -1,4 +1,4 @@
-#include "cache/observers.hpp"
+#include "observers.hpp"
 
 namespace psycache {
 
