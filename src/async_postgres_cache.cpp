@@ -6,6 +6,7 @@
 
 #include "cache/cache_core.hpp"
 #include "cache/cleanup_task.hpp"
+#include "observers.hpp"
 #include "option_checks.hpp"
 #include "values/json_codec.hpp"
 
@@ -23,6 +24,14 @@ std::shared_ptr<detail::CacheCore> make_core(std::shared_ptr<AsyncCachePool> poo
                                                std::make_shared<Telemetry>(options));
 }
 
+std::shared_ptr<ConnectionPool> make_pool(asio::any_io_executor executor, PoolOptions pool_options,
+                                          const CacheOptions& options) {
+    // The pool tells them too: null pointers must be found before it has them.
+    check_cache_options(options);
+    add_instrumentations(pool_options, options);
+    return std::make_shared<ConnectionPool>(std::move(executor), std::move(pool_options));
+}
+
 }  // namespace
 
 AsyncPostgresCache::AsyncPostgresCache(std::shared_ptr<AsyncCachePool> pool, CacheOptions options)
@@ -30,9 +39,7 @@ AsyncPostgresCache::AsyncPostgresCache(std::shared_ptr<AsyncCachePool> pool, Cac
 
 AsyncPostgresCache::AsyncPostgresCache(asio::any_io_executor executor, PoolOptions pool_options,
                                        CacheOptions options)
-    : AsyncPostgresCache(
-          std::make_shared<ConnectionPool>(std::move(executor), std::move(pool_options)),
-          std::move(options)) {}
+    : core_(make_core(make_pool(std::move(executor), std::move(pool_options), options), options)) {}
 
 AsyncPostgresCache::AsyncPostgresCache(const AsyncPostgresCache&) noexcept = default;
 AsyncPostgresCache::AsyncPostgresCache(AsyncPostgresCache&&) noexcept = default;
@@ -94,6 +101,10 @@ AsyncCleanupService AsyncPostgresCache::start_cleanup_task(asio::any_io_executor
 
 CacheStatistics AsyncPostgresCache::statistics() const {
     return core_->statistics();
+}
+
+std::optional<PoolStatistics> AsyncPostgresCache::pool_statistics() const {
+    return core_->pool_statistics();
 }
 
 }  // namespace psycache

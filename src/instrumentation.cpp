@@ -39,4 +39,8 @@ std::unique_ptr<CacheCleanupSpan> CacheInstrumentation::start_cache_cleanup_span
     return nullptr;
 }
 
+void CacheInstrumentation::record_connection_wait(const ConnectionWait&) {}
+void CacheInstrumentation::record_statement(const StatementInfo&) {}
+void CacheInstrumentation::record_pool_change(const PoolChange&) {}
+
 }  // namespace psycache

@@ -1,6 +1,21 @@
 #include "observers.hpp"
 
+#include <algorithm>
+
 namespace psycache {
+
+namespace {
+
+template <class Span, class Start>
+Spans<Span> open_spans(const Observers& observers, std::string_view key, std::string_view name,
+                       Start start) {
+    const std::string_view keys[] = {key};
+    const SpanInfo info{keys, name};
+    return Spans<Span>(observers,
+                       [&](CacheInstrumentation& provider) { return (provider.*start)(info); });
+}
+
+}  // namespace
 
 Observers::Observers(std::vector<std::shared_ptr<CacheInstrumentation>> providers, LogSink log)
     : providers_(std::move(providers)),
@@ -24,6 +39,57 @@ void Observers::log(LogLevel level, std::string_view line) const noexcept {
     } catch (...) {
         // A log that fails has no place to say so.
     }
+}
+
+void add_instrumentations(PoolOptions& pool, const CacheOptions& cache) {
+    for (const auto& instrumentation : cache.instrumentations) {
+        auto& known = pool.instrumentations;
+        if (std::find(known.begin(), known.end(), instrumentation) == known.end()) {
+            known.push_back(instrumentation);
+        }
+    }
+}
+
+void StatementWatch::ended(const boost::system::error_code& code) const noexcept {
+    if (observers_.empty()) {
+        return;
+    }
+    StatementInfo info;
+    info.operation = operation_;
+    info.calls = calls_;
+    info.retry = retry_;
+    info.took = stopwatch_.elapsed();
+    info.error = code;
+    observers_.tell([&](CacheInstrumentation& provider) { provider.record_statement(info); });
+}
+
+Spans<CacheGetSpan> open_get_spans(const Observers& observers, std::string_view key,
+                                   std::string_view name) {
+    return open_spans<CacheGetSpan>(observers, key, name,
+                                    &CacheInstrumentation::start_cache_get_span);
+}
+
+Spans<CachePutSpan> open_put_spans(const Observers& observers, std::string_view key,
+                                   std::string_view name) {
+    return open_spans<CachePutSpan>(observers, key, name,
+                                    &CacheInstrumentation::start_cache_put_span);
+}
+
+Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, std::string_view key) {
+    return open_spans<CacheRemoveSpan>(observers, key, std::string_view(),
+                                       &CacheInstrumentation::start_cache_remove_span);
+}
+
+Spans<CacheFlushSpan> open_flush_spans(const Observers& observers) {
+    return Spans<CacheFlushSpan>(observers, [](CacheInstrumentation& provider) {
+        return provider.start_cache_flush_span();
+    });
+}
+
+Spans<CacheCleanupSpan> open_cleanup_spans(const Observers& observers) {
+    return Spans<CacheCleanupSpan>(observers, [](CacheInstrumentation& provider) {
+        return provider.start_cache_cleanup_span();
+    });
 }
 
 }  // namespace psycache

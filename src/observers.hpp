@@ -1,23 +1,38 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <cstddef>
 #include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <psycache/duration.hpp>
 #include <psycache/instrumentation.hpp>
 #include <psycache/options.hpp>
 
 namespace psycache {
 
-/// The instrumentations of a cache: opens their spans in order, ends them in reverse, and lets none
-/// of their exceptions reach a caller.
+/// The instrumentations of a cache or a pool, with the log beside them: lets none of their
+/// exceptions reach a caller.
 class Observers {
   public:
     Observers(std::vector<std::shared_ptr<CacheInstrumentation>> providers, LogSink log);
 
     bool empty() const noexcept { return providers_.empty(); }
+
+    /// Tells every provider something.
+    template <class Tell>
+    void tell(Tell tell) const noexcept {
+        for (std::size_t i = 0; i < providers_.size(); ++i) {
+            try {
+                tell(*providers_[i]);
+            } catch (...) {
+                complain(i);
+            }
+        }
+    }
 
     /// Logs, once per provider, that it threw.
     void complain(std::size_t provider) const noexcept;
@@ -34,7 +49,54 @@ class Observers {
     const std::unique_ptr<std::atomic<bool>[]> complained_;
 };
 
-/// The spans of one call, one per provider that wants one.
+/// Lets a pool that a cache makes for itself tell the cache's instrumentations too, each once.
+void add_instrumentations(PoolOptions& pool, const CacheOptions& cache);
+
+/// Measures for observers only: without any, the clock is not read.
+class Stopwatch {
+  public:
+    explicit Stopwatch(const Observers& observers) : running_(!observers.empty()) { restart(); }
+
+    void restart() noexcept {
+        if (running_) {
+            start_ = std::chrono::steady_clock::now();
+        }
+    }
+    Duration elapsed() const noexcept {
+        return running_
+                   ? std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - start_)
+                   : Duration::zero();
+    }
+
+  private:
+    bool running_;
+    std::chrono::steady_clock::time_point start_;
+};
+
+/// Times a statement and tells the observers how it ended.
+class StatementWatch {
+  public:
+    /// @param operation see StatementInfo; a literal.
+    StatementWatch(const Observers& observers, std::string_view operation, std::size_t calls,
+                   bool retry)
+        : observers_(observers),
+          stopwatch_(observers),
+          operation_(operation),
+          calls_(calls),
+          retry_(retry) {}
+
+    /// @param code no error when it was answered.
+    void ended(const boost::system::error_code& code) const noexcept;
+
+  private:
+    const Observers& observers_;
+    const Stopwatch stopwatch_;
+    const std::string_view operation_;
+    const std::size_t calls_;
+    const bool retry_;
+};
+
+/// The spans of one call, one per provider that wants one; opened in order, ended in reverse.
 template <class Span>
 class Spans {
   public:
@@ -89,5 +151,14 @@ class Spans {
     const Observers* observers_;
     std::vector<Opened> spans_;
 };
+
+/// Opens the spans of one call. The views are used during the call only.
+Spans<CacheGetSpan> open_get_spans(const Observers& observers, std::string_view key,
+                                   std::string_view name);
+Spans<CachePutSpan> open_put_spans(const Observers& observers, std::string_view key,
+                                   std::string_view name);
+Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, std::string_view key);
+Spans<CacheFlushSpan> open_flush_spans(const Observers& observers);
+Spans<CacheCleanupSpan> open_cleanup_spans(const Observers& observers);
 
 }  // namespace psycache

@@ -19,6 +19,15 @@ void check_positive(const std::string& name, Duration duration) {
     }
 }
 
+void check_instrumentations(
+    const std::string& name,
+    const std::vector<std::shared_ptr<CacheInstrumentation>>& instrumentations) {
+    if (std::any_of(instrumentations.begin(), instrumentations.end(),
+                    [](const auto& instrumentation) { return instrumentation == nullptr; })) {
+        throw std::invalid_argument(name + " must not contain a null pointer");
+    }
+}
+
 }  // namespace
 
 void check_positive_finite(const std::string& name, Duration duration) {
@@ -48,6 +57,7 @@ void check_pool_options(const PoolOptions& options) {
     check_positive_finite("PoolOptions::acquire_timeout", options.acquire_timeout);
     check_positive("PoolOptions::idle_timeout", options.idle_timeout);
     check_positive("PoolOptions::max_lifetime", options.max_lifetime);
+    check_instrumentations("PoolOptions::instrumentations", options.instrumentations);
     pg::check_dsn(options.dsn, "PoolOptions::dsn");
 }
 
@@ -58,11 +68,7 @@ void check_cache_options(const CacheOptions& options) {
     if (options.max_queued_calls == 0) {
         throw std::invalid_argument("CacheOptions::max_queued_calls must be at least 1");
     }
-    if (std::any_of(options.instrumentations.begin(), options.instrumentations.end(),
-                    [](const auto& instrumentation) { return instrumentation == nullptr; })) {
-        throw std::invalid_argument(
-            "CacheOptions::instrumentations must not contain a null pointer");
-    }
+    check_instrumentations("CacheOptions::instrumentations", options.instrumentations);
 }
 
 void check_interval(Duration interval) {

@@ -5,7 +5,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "facade/lane_connections.hpp"
 #include "facade/lane_pool.hpp"
+#include "observers.hpp"
 #include "option_checks.hpp"
 #include "values/json_codec.hpp"
 
@@ -14,8 +16,11 @@ namespace psycache {
 namespace {
 
 using detail::CacheCore;
+using detail::LaneConnections;
 using detail::LanePool;
-using Until = CacheCore::Until;
+
+template <class Span>
+using Begun = CacheCore::Begun<Span>;
 
 /// Lends a lane what a blocking pool lends; blocking is right where the loop serves one call.
 class BlockingSource final : public AsyncCachePool {
@@ -34,14 +39,17 @@ class BlockingSource final : public AsyncCachePool {
     const std::shared_ptr<CachePool> pool_;
 };
 
-std::shared_ptr<LanePool> lanes_of(PoolOptions pool_options, CacheOptions options) {
+std::shared_ptr<LanePool> lanes_of(PoolOptions pool_options, CacheOptions options,
+                                   std::shared_ptr<LaneConnections> connections) {
     check_pool_options(pool_options);
     check_cache_options(options);
     const std::size_t most = pool_options.max_size;
     pool_options.max_size = 1;  // of each lane
+    add_instrumentations(pool_options, options);
     return std::make_shared<LanePool>(
-        [pool_options = std::move(pool_options)](asio::any_io_executor executor) {
-            return std::make_shared<ConnectionPool>(std::move(executor), pool_options);
+        [pool_options = std::move(pool_options),
+         connections = std::move(connections)](asio::any_io_executor executor) {
+            return connections->make_pool(std::move(executor), pool_options);
         },
         most, std::move(options));
 }
@@ -62,16 +70,17 @@ std::shared_ptr<LanePool> lanes_over(std::shared_ptr<CachePool> pool, CacheOptio
 struct Nothing {};
 
 asio::awaitable<Nothing> put(CacheCore::Self core, std::string key, Result<std::string> jsonb,
-                             Duration ttl, std::string span_name, Until until) {
+                             Duration ttl, std::string span_name, Begun<CachePutSpan> begun) {
     co_await CacheCore::put(std::move(core), std::move(key), std::move(jsonb), ttl,
-                            std::move(span_name), until);
+                            std::move(span_name), std::move(begun));
     co_return Nothing{};
 }
 
 }  // namespace
 
 PostgresCache::PostgresCache(PoolOptions pool_options, CacheOptions options)
-    : lanes_(lanes_of(std::move(pool_options), std::move(options))) {}
+    : connections_(std::make_shared<LaneConnections>(pool_options.max_size)),
+      lanes_(lanes_of(std::move(pool_options), std::move(options), connections_)) {}
 
 PostgresCache::PostgresCache(std::shared_ptr<CachePool> pool, CacheOptions options)
     : lanes_(lanes_over(std::move(pool), std::move(options))) {}
@@ -80,34 +89,46 @@ PostgresCache::~PostgresCache() = default;
 
 std::optional<json::object> PostgresCache::get_raw(std::string_view key,
                                                    std::string_view span_name) {
-    return lanes_->call<std::optional<json::object>>(
-        "get_raw", [&](const CacheCore::Self& core, Until until) {
-            return CacheCore::get(core, std::string(key), std::string(span_name), until);
+    return lanes_->call<std::optional<json::object>, CacheGetSpan>(
+        "get_raw",
+        [&](const Observers& observers) { return open_get_spans(observers, key, span_name); },
+        [&](const CacheCore::Self& core, Begun<CacheGetSpan> begun) {
+            return CacheCore::get(core, std::string(key), std::string(), std::move(begun));
         });
 }
 
 void PostgresCache::put_raw(std::string_view key, const json::object& value, Duration ttl,
                             std::string_view span_name) {
-    lanes_->call<Nothing>("put_raw", [&](const CacheCore::Self& core, Until until) {
-        return put(core, std::string(key), encode_jsonb(value), ttl, std::string(span_name), until);
-    });
+    lanes_->call<Nothing, CachePutSpan>(
+        "put_raw",
+        [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
+        [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
+            return put(core, std::string(key), encode_jsonb(value), ttl, std::string(),
+                       std::move(begun));
+        });
 }
 
 bool PostgresCache::remove(std::string_view key) {
-    return lanes_->call<bool>("remove", [&](const CacheCore::Self& core, Until until) {
-        return CacheCore::remove(core, std::string(key), until);
-    });
+    return lanes_->call<bool, CacheRemoveSpan>(
+        "remove", [&](const Observers& observers) { return open_remove_spans(observers, key); },
+        [&](const CacheCore::Self& core, Begun<CacheRemoveSpan> begun) {
+            return CacheCore::remove(core, std::string(key), std::move(begun));
+        });
 }
 
 std::uint64_t PostgresCache::cleanup_expired() {
-    return lanes_->call<std::uint64_t>("cleanup_expired", [](const CacheCore::Self& core, Until) {
-        return CacheCore::cleanup_expired(core);
-    });
+    return lanes_->call<std::uint64_t, CacheCleanupSpan>(
+        "cleanup_expired", open_cleanup_spans,
+        [](const CacheCore::Self& core, Begun<CacheCleanupSpan> begun) {
+            return CacheCore::cleanup_expired(core, std::move(begun));
+        });
 }
 
 std::uint64_t PostgresCache::flush() {
-    return lanes_->call<std::uint64_t>(
-        "flush", [](const CacheCore::Self& core, Until) { return CacheCore::flush(core); });
+    return lanes_->call<std::uint64_t, CacheFlushSpan>(
+        "flush", open_flush_spans, [](const CacheCore::Self& core, Begun<CacheFlushSpan> begun) {
+            return CacheCore::flush(core, std::move(begun));
+        });
 }
 
 CleanupService PostgresCache::start_cleanup_thread(Duration interval) {
@@ -117,6 +138,15 @@ CleanupService PostgresCache::start_cleanup_thread(Duration interval) {
 
 CacheStatistics PostgresCache::statistics() const {
     return lanes_->statistics();
+}
+
+std::optional<PoolStatistics> PostgresCache::pool_statistics() const {
+    if (!connections_) {
+        return std::nullopt;
+    }
+    PoolStatistics now = connections_->statistics();
+    now.waiting += lanes_->waiting();
+    return now;
 }
 
 }  // namespace psycache

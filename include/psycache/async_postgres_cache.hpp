@@ -11,6 +11,7 @@
 
 #include <psycache/cache_pool.hpp>
 #include <psycache/cleanup_service.hpp>
+#include <psycache/connection_pool.hpp>
 #include <psycache/duration.hpp>
 #include <psycache/export.hpp>
 #include <psycache/options.hpp>
@@ -203,6 +204,10 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
 
     /// @returns what has been counted so far; cheap enough to be polled.
     CacheStatistics statistics() const;
+
+    /// @returns the numbers of the cache's ConnectionPool, its own or a shared one; nullopt for a
+    /// pool of another type.
+    std::optional<PoolStatistics> pool_statistics() const;
 
   private:
     std::shared_ptr<detail::CacheCore> core_;

@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include <psycache/duration.hpp>
 #include <psycache/export.hpp>
 
 namespace psycache {
@@ -81,11 +82,54 @@ class PSYCACHE_EXPORT CacheCleanupSpan : public CacheSpan {
     virtual void record_cleanup(std::uint64_t entries);
 };
 
-/// An observer of a cache: one method per operation, each of which may open a span.
+/// A wait for a connection, for one statement or, in a PostgresCache, for a lane of its own.
+struct ConnectionWait {
+    /// From asking the pool to its answer; next to nothing when a connection was idle.
+    Duration waited{0};
+    /// Why none was lent; no error when one was.
+    boost::system::error_code error;
+};
+
+/// A statement that was sent for the calls of a cache. Calls that run at the same time share
+/// statements, so that there are fewer of these than there are spans.
+struct StatementInfo {
+    /// "get", "put", "remove", "flush" or "cleanup"; a literal.
+    std::string_view operation;
+    /// How many calls it serves; 1 for flush and for each batch of a cleanup.
+    std::size_t calls = 1;
+    /// Whether it is a repetition: the calls were sent before, and the connection broke or the
+    /// server asked to try again.
+    bool retry = false;
+    /// From sending to its answer.
+    Duration took{0};
+    /// How it failed; no error when it was answered. One that is repeated is told each time.
+    boost::system::error_code error;
+};
+
+/// How the numbers of a ConnectionPool changed: what has been added to or taken from each. Summed
+/// up, they are the pool's `PoolStatistics`, and over all pools that tell the same instrumentation,
+/// the sum of theirs; the order in which they arrive does not matter.
+struct PoolChange {
+    std::ptrdiff_t open = 0;        ///< open connections, idle and busy
+    std::ptrdiff_t idle = 0;        ///< open connections that nobody uses
+    std::ptrdiff_t busy = 0;        ///< open connections that are lent
+    std::ptrdiff_t connecting = 0;  ///< connections being opened
+    std::ptrdiff_t waiting = 0;     ///< statements, or threads, that wait for a connection
+
+    friend bool operator==(const PoolChange&, const PoolChange&) = default;
+};
+
+/// An observer of a cache: one method per operation, each of which may open a span, and one for
+/// each thing that happens underneath.
 ///
-/// Every method does nothing by default and may return null for "no span". Every call of the cache
+/// Every method does nothing by default; a span may be null for "no span". Every call of the cache
 /// opens one span per provider, in the order of `CacheOptions::instrumentations`, and ends them in
-/// reverse, also when the call fails.
+/// reverse, also when the call fails, times out or is cancelled. A call that shares a statement
+/// with others has a span of its own.
+///
+/// A span is opened in the coroutine that makes the call (for a PostgresCache, on its thread),
+/// before anything is awaited: what the application has noted down right before the call is still
+/// true. Later events of the span may come from any thread.
 ///
 /// @par Threads
 /// Called from every thread that calls the cache, at the same time: implementations lock for
@@ -109,6 +153,15 @@ class PSYCACHE_EXPORT CacheInstrumentation {
     virtual std::unique_ptr<CacheFlushSpan> start_cache_flush_span();
     /// A `cleanup_expired` starts. @returns its span, or null.
     virtual std::unique_ptr<CacheCleanupSpan> start_cache_cleanup_span();
+
+    /// Somebody has waited for a connection.
+    virtual void record_connection_wait(const ConnectionWait& wait);
+    /// A statement has been answered, or has failed.
+    virtual void record_statement(const StatementInfo& statement);
+    /// A pool has changed: of the cache itself if it makes its own pool, else of every
+    /// ConnectionPool that names this object in `PoolOptions::instrumentations`. A pool that is
+    /// destroyed takes back all that it has added.
+    virtual void record_pool_change(const PoolChange& change);
 };
 
 }  // namespace psycache

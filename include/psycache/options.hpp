@@ -80,6 +80,12 @@ struct PSYCACHE_EXPORT PoolOptions {
     /// pool that sees such a pooler's errors stops preparing by itself.
     bool prepare_statements = true;
 
+    /// Who is told when connections are opened, lent, given back and closed, by
+    /// `record_pool_change`. No null pointers. A cache that makes its own pool tells those of
+    /// `CacheOptions::instrumentations` too; for a pool that is made first and shared, name them
+    /// here.
+    std::vector<std::shared_ptr<CacheInstrumentation>> instrumentations;
+
     /// Connects, losses and replacements of connections; silent by default.
     LogSink log;
 };
@@ -99,7 +105,8 @@ struct PSYCACHE_EXPORT CacheOptions {
     std::optional<std::string> schema;
 
     /// Observers of every call, called in this order at the start and in reverse at the end. No
-    /// null pointers. They are called from every thread that calls the cache.
+    /// null pointers. They are called from every thread that calls the cache. Without any, none of
+    /// what they are told is measured, and the server is not asked for sizes.
     std::vector<std::shared_ptr<CacheInstrumentation>> instrumentations;
 
     /// The deadline of one call, waiting included. Positive; no_expiry is refused. `flush` and each

@@ -9,6 +9,7 @@
 #include <psycache/async_postgres_cache.hpp>
 #include <psycache/cache_pool.hpp>
 #include <psycache/cleanup_service.hpp>
+#include <psycache/connection_pool.hpp>
 #include <psycache/duration.hpp>
 #include <psycache/export.hpp>
 #include <psycache/options.hpp>
@@ -16,8 +17,9 @@
 namespace psycache {
 
 namespace detail {
+class LaneConnections;
 class LanePool;
-}
+}  // namespace detail
 
 /// A key-value cache in PostgreSQL for blocking code: AsyncPostgresCache without coroutines.
 ///
@@ -81,7 +83,13 @@ class PSYCACHE_EXPORT PostgresCache {
     /// @returns what all lanes have counted so far.
     CacheStatistics statistics() const;
 
+    /// @returns the numbers of the connections of all lanes and cleanup threads together; `waiting`
+    /// counts the threads that wait for a lane. nullopt for a cache on the connections of an
+    /// application.
+    std::optional<PoolStatistics> pool_statistics() const;
+
   private:
+    std::shared_ptr<detail::LaneConnections> connections_;  // null on those of an application
     std::shared_ptr<detail::LanePool> lanes_;
 };
 

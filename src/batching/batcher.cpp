@@ -14,6 +14,7 @@
 #include <random>
 
 #include "batching/group_statement.hpp"
+#include "pool/borrow.hpp"
 #include "pool/lease_state.hpp"
 
 namespace psycache {
@@ -64,11 +65,13 @@ class Batcher::GroupEnd {
 
 Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool,
                  std::shared_ptr<const TableStatements> statements, Settings settings,
-                 std::shared_ptr<BatchCounters> counters)
+                 std::shared_ptr<BatchCounters> counters,
+                 std::shared_ptr<const Observers> observers)
     : pool_(std::move(pool)),
       statements_(std::move(statements)),
       settings_(settings),
       counters_(std::move(counters)),
+      observers_(std::move(observers)),
       home_(pool_->get_executor()),
       queue_(limits_, settings.capacity) {}
 
@@ -164,18 +167,9 @@ asio::awaitable<void> Batcher::run_as_one(Calls& calls, bool& singly) {
     Tries tries;
     Failure lost;  // why the group was sent before, if it was
     for (bool again = false;; again = true) {
-        ConnectionLease lease;
-        std::exception_ptr refused;
-        try {
-            lease = co_await pool_->connect();
-        } catch (...) {
-            refused = std::current_exception();
-        }
-        if (refused || !lease) {
-            Failure failure = refused ? to_failure(refused, Errc::connect_failed)
-                                      : Failure(Errc::connect_failed,
-                                                "cannot connect to the server: the pool lent "
-                                                "nothing");
+        Result<ConnectionLease> lease = co_await detail::borrow(*pool_, *observers_);
+        if (!lease) {
+            const Failure failure = lease.error();
             // A pool of the application may still lend the connection that was lost.
             const bool same_again = again && failure.code == Errc::connection_unusable;
             finish_all(calls, same_again ? lost : failure);
@@ -188,11 +182,14 @@ asio::awaitable<void> Batcher::run_as_one(Calls& calls, bool& singly) {
         const GroupStatement group(*statements_, calls);
         ++counters_->statements;
         counters_->retries += again ? 1 : 0;
+        const StatementWatch watch(*observers_, operation_name(calls.front()->kind), calls.size(),
+                                   again);
         const TimePoint deadline = std::chrono::steady_clock::now() + settings_.statement_timeout;
-        pg::Answer answer = co_await lease.state().connection().execute(
+        pg::Answer answer = co_await lease->state().connection().execute(
             group.statement(), group.parameters(), deadline);
+        watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
         // Back before anybody is answered: a caller's next call finds it idle.
-        lease = ConnectionLease();
+        *lease = ConnectionLease();
         if (answer) {
             std::vector<Result<CallAnswer>> answers = group.answers(*answer);
             unlink(calls);

@@ -13,6 +13,7 @@
 #include "batching/call.hpp"
 #include "batching/call_queue.hpp"
 #include "batching/verdict.hpp"
+#include "observers.hpp"
 #include "statements/table_statements.hpp"
 
 namespace psycache {
@@ -40,7 +41,8 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     };
 
     Batcher(std::shared_ptr<AsyncCachePool> pool, std::shared_ptr<const TableStatements> statements,
-            Settings settings, std::shared_ptr<BatchCounters> counters);
+            Settings settings, std::shared_ptr<BatchCounters> counters,
+            std::shared_ptr<const Observers> observers);
 
     /// Queues a call and waits for its answer, to its deadline at most.
     /// @param fallback where statements run if the pool names no executor and this is the first
@@ -82,6 +84,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     const Settings settings_;
     const GroupLimits limits_;
     const std::shared_ptr<BatchCounters> counters_;
+    const std::shared_ptr<const Observers> observers_;
 
     mutable std::mutex mutex_;
     asio::any_io_executor home_;

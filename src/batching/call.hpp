@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <psycache/duration.hpp>
@@ -20,6 +21,19 @@ using TimePoint = std::chrono::steady_clock::time_point;
 
 /// What calls can share a statement: those of one kind.
 enum class CallKind { get, put, remove };
+
+/// @returns the kind's name, as StatementInfo has it.
+constexpr std::string_view operation_name(CallKind kind) noexcept {
+    switch (kind) {
+        case CallKind::get:
+            return "get";
+        case CallKind::put:
+            return "put";
+        case CallKind::remove:
+            return "remove";
+    }
+    return "";
+}
 
 /// The answer to any call; each kind uses its part.
 struct CallAnswer {

@@ -7,6 +7,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
 
+#include "pool/borrow.hpp"
 #include "pool/lease_state.hpp"
 #include "values/utf8.hpp"
 
@@ -46,15 +47,6 @@ Batcher::Settings batcher_settings(const CacheOptions& options) {
     return settings;
 }
 
-template <class Span, class Start>
-Spans<Span> open_spans(const Observers& observers, const std::string& key, const std::string& name,
-                       Start start) {
-    const std::string_view keys[] = {key};
-    const SpanInfo info{keys, name};
-    return Spans<Span>(observers,
-                       [&](CacheInstrumentation& provider) { return (provider.*start)(info); });
-}
-
 }  // namespace
 
 CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
@@ -65,7 +57,8 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& o
           std::make_shared<const TableStatements>(options.schema, !telemetry_->observers.empty())),
       batcher_(std::make_shared<Batcher>(
           pool_, statements_, batcher_settings(options),
-          std::shared_ptr<BatchCounters>(telemetry_, &telemetry_->batches))),
+          std::shared_ptr<BatchCounters>(telemetry_, &telemetry_->batches),
+          std::shared_ptr<const Observers>(telemetry_, &telemetry_->observers))),
       timeout_(options.timeout),
       maintenance_timeout_(options.maintenance_timeout),
       on_outage_(options.on_outage) {}
@@ -85,15 +78,17 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
 }
 
 asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::string key,
-                                                            std::string span_name, Until until) {
-    auto spans = open_spans<CacheGetSpan>(self->telemetry_->observers, key, span_name,
-                                          &CacheInstrumentation::start_cache_get_span);
+                                                            std::string span_name,
+                                                            Begun<CacheGetSpan> begun) {
+    Spans<CacheGetSpan> spans = begun.spans
+                                    ? std::move(*begun.spans)
+                                    : open_get_spans(self->telemetry_->observers, key, span_name);
     Failure failure;
     if (auto mistake = check_key(key)) {
         failure = std::move(*mistake);
     } else {
-        auto call =
-            std::make_shared<Call>(CallKind::get, std::move(key), until.value_or(self->deadline()));
+        auto call = std::make_shared<Call>(CallKind::get, std::move(key),
+                                           begun.until.value_or(self->deadline()));
         Result<CallAnswer> result = co_await perform(self, std::move(call));
         if (result) {
             if (result->value) {
@@ -107,7 +102,7 @@ asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::stri
         }
         failure = result.error();
     }
-    self->failed(spans, failure);
+    self->telemetry_->failed(spans, failure);
     if (self->is_outage(failure)) {
         self->telemetry_->outage_miss();
         co_return std::nullopt;
@@ -116,9 +111,11 @@ asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::stri
 }
 
 asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::string> jsonb,
-                                     Duration ttl, std::string span_name, Until until) {
-    auto spans = open_spans<CachePutSpan>(self->telemetry_->observers, key, span_name,
-                                          &CacheInstrumentation::start_cache_put_span);
+                                     Duration ttl, std::string span_name,
+                                     Begun<CachePutSpan> begun) {
+    Spans<CachePutSpan> spans = begun.spans
+                                    ? std::move(*begun.spans)
+                                    : open_put_spans(self->telemetry_->observers, key, span_name);
     Failure failure;
     if (auto bad_key = check_key(key)) {
         failure = std::move(*bad_key);
@@ -127,8 +124,8 @@ asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::str
     } else if (!jsonb) {
         failure = jsonb.error();
     } else {
-        auto call =
-            std::make_shared<Call>(CallKind::put, std::move(key), until.value_or(self->deadline()));
+        auto call = std::make_shared<Call>(CallKind::put, std::move(key),
+                                           begun.until.value_or(self->deadline()));
         call->jsonb = std::move(*jsonb);
         call->ttl = ttl;
         Result<CallAnswer> result = co_await perform(self, std::move(call));
@@ -139,7 +136,7 @@ asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::str
         }
         failure = result.error();
     }
-    self->failed(spans, failure);
+    self->telemetry_->failed(spans, failure);
     if (self->is_outage(failure)) {
         self->telemetry_->dropped_write();
         co_return;
@@ -147,15 +144,15 @@ asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::str
     throw to_error("put_raw", failure);
 }
 
-asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Until until) {
-    auto spans = open_spans<CacheRemoveSpan>(self->telemetry_->observers, key, std::string(),
-                                             &CacheInstrumentation::start_cache_remove_span);
+asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Begun<CacheRemoveSpan> begun) {
+    Spans<CacheRemoveSpan> spans =
+        begun.spans ? std::move(*begun.spans) : open_remove_spans(self->telemetry_->observers, key);
     Failure failure;
     if (auto mistake = check_key(key)) {
         failure = std::move(*mistake);
     } else {
         auto call = std::make_shared<Call>(CallKind::remove, std::move(key),
-                                           until.value_or(self->deadline()));
+                                           begun.until.value_or(self->deadline()));
         Result<CallAnswer> result = co_await perform(self, std::move(call));
         if (result) {
             self->telemetry_->removed();
@@ -164,7 +161,7 @@ asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Until until)
         }
         failure = result.error();
     }
-    self->failed(spans, failure);
+    self->telemetry_->failed(spans, failure);
     if (self->is_outage(failure)) {
         self->telemetry_->dropped_write();
         co_return false;
@@ -173,16 +170,21 @@ asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Until until)
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(const pg::Statement& statement,
+                                                              std::string_view operation,
                                                               bool repeatable) {
+    const Observers& observers = telemetry_->observers;
     const pg::Parameters none;
-    for (Tries tries;;) {
-        ConnectionLease lease = co_await pool_->connect();
+    bool again = false;
+    for (Tries tries;; again = true) {
+        Result<ConnectionLease> lease = co_await borrow(*pool_, observers);
         if (!lease) {
-            co_return Failure(Errc::connect_failed,
-                              "cannot connect to the server: the pool lent nothing");
+            co_return lease.error();
         }
-        pg::Answer answer = co_await lease.state().connection().execute(
+        telemetry_->batches.retries += again ? 1 : 0;
+        const StatementWatch watch(observers, operation, 1, again);
+        pg::Answer answer = co_await lease->state().connection().execute(
             statement, none, std::chrono::steady_clock::now() + maintenance_timeout_);
+        watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
         if (answer) {
             co_return answer->affected();
         }
@@ -201,18 +203,17 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(const pg::Statemen
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::delete_all(Self self) {
-    co_return co_await self->delete_with(self->statements_->flush, false);
+    co_return co_await self->delete_with(self->statements_->flush, "flush", false);
 }
 
-asio::awaitable<std::uint64_t> CacheCore::flush(Self self) {
-    Spans<CacheFlushSpan> spans(self->telemetry_->observers, [](CacheInstrumentation& provider) {
-        return provider.start_cache_flush_span();
-    });
+asio::awaitable<std::uint64_t> CacheCore::flush(Self self, Begun<CacheFlushSpan> begun) {
+    Spans<CacheFlushSpan> spans =
+        begun.spans ? std::move(*begun.spans) : open_flush_spans(self->telemetry_->observers);
     JobBody<std::uint64_t> body = [self](DeleteJob) { return delete_all(self); };
     Result<std::uint64_t> result =
         co_await perform_job(self, Job<std::uint64_t>::OnCancel::leave, std::move(body));
     if (!result) {
-        self->failed(spans, result.error());
+        self->telemetry_->failed(spans, result.error());
         throw to_error("flush", result.error());
     }
     spans.record([&](CacheFlushSpan& span) { span.record_flush(*result); });
@@ -225,7 +226,8 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::delete_expired(Self self, Dele
         if (job->stop_requested()) {
             co_return cancelled_failure();
         }
-        Result<std::uint64_t> batch = co_await self->delete_with(self->statements_->cleanup, true);
+        Result<std::uint64_t> batch =
+            co_await self->delete_with(self->statements_->cleanup, "cleanup", true);
         if (!batch) {
             co_return batch;
         }
@@ -240,17 +242,17 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::delete_expired(Self self, Dele
     co_return total;
 }
 
-asio::awaitable<std::uint64_t> CacheCore::cleanup_expired(Self self) {
-    Spans<CacheCleanupSpan> spans(self->telemetry_->observers, [](CacheInstrumentation& provider) {
-        return provider.start_cache_cleanup_span();
-    });
+asio::awaitable<std::uint64_t> CacheCore::cleanup_expired(Self self,
+                                                          Begun<CacheCleanupSpan> begun) {
+    Spans<CacheCleanupSpan> spans =
+        begun.spans ? std::move(*begun.spans) : open_cleanup_spans(self->telemetry_->observers);
     JobBody<std::uint64_t> body = [self](DeleteJob job) {
         return delete_expired(self, std::move(job));
     };
     Result<std::uint64_t> result =
         co_await perform_job(self, Job<std::uint64_t>::OnCancel::wait_for_the_end, std::move(body));
     if (!result) {
-        self->failed(spans, result.error());
+        self->telemetry_->failed(spans, result.error());
         throw to_error("cleanup_expired", result.error());
     }
     spans.record([&](CacheCleanupSpan& span) { span.record_cleanup(*result); });
@@ -284,14 +286,15 @@ asio::awaitable<void> CacheCore::run_cleanup(Self self, Duration interval) {
     }
 }
 
-template <class Span>
-void CacheCore::failed(Spans<Span>& spans, const Failure& failure) noexcept {
-    telemetry_->error(failure.code);
-    spans.record_error(failure.code);
-}
-
 bool CacheCore::is_outage(const Failure& failure) const noexcept {
     return on_outage_ == OnOutage::miss && failure.code == Condition::unavailable;
+}
+
+std::optional<PoolStatistics> CacheCore::pool_statistics() const {
+    if (const auto* pool = dynamic_cast<const ConnectionPool*>(pool_.get())) {
+        return pool->statistics();
+    }
+    return std::nullopt;
 }
 
 CacheStatistics CacheCore::statistics() const {

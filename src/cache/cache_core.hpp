@@ -7,6 +7,7 @@
 #include <string>
 
 #include <psycache/async_postgres_cache.hpp>
+#include <psycache/connection_pool.hpp>
 
 #include "async/job.hpp"
 #include "batching/batcher.hpp"
@@ -22,8 +23,16 @@ class CacheCore {
   public:
     using Self = std::shared_ptr<CacheCore>;
 
-    /// When a call must have ended; by default, one time-out after it starts.
-    using Until = std::optional<TimePoint>;
+    /// What a call brings along that began before it got here, in the facade: its deadline and its
+    /// spans. By default it has one time-out from now and opens its spans itself.
+    template <class Span>
+    struct Begun {
+        Begun() = default;
+        Begun(TimePoint deadline, Spans<Span> opened) : until(deadline), spans(std::move(opened)) {}
+
+        std::optional<TimePoint> until;
+        std::optional<Spans<Span>> spans;
+    };
 
     /// @param options   checked already.
     /// @param telemetry shared with other cores of the same cache.
@@ -32,13 +41,16 @@ class CacheCore {
 
     static asio::awaitable<std::optional<json::object>> get(Self self, std::string key,
                                                             std::string span_name,
-                                                            Until until = {});
+                                                            Begun<CacheGetSpan> begun = {});
     /// @param jsonb what encode_jsonb made of the value: the object itself is not needed any more.
     static asio::awaitable<void> put(Self self, std::string key, Result<std::string> jsonb,
-                                     Duration ttl, std::string span_name, Until until = {});
-    static asio::awaitable<bool> remove(Self self, std::string key, Until until = {});
-    static asio::awaitable<std::uint64_t> cleanup_expired(Self self);
-    static asio::awaitable<std::uint64_t> flush(Self self);
+                                     Duration ttl, std::string span_name,
+                                     Begun<CachePutSpan> begun = {});
+    static asio::awaitable<bool> remove(Self self, std::string key,
+                                        Begun<CacheRemoveSpan> begun = {});
+    static asio::awaitable<std::uint64_t> cleanup_expired(Self self,
+                                                          Begun<CacheCleanupSpan> begun = {});
+    static asio::awaitable<std::uint64_t> flush(Self self, Begun<CacheFlushSpan> begun = {});
 
     /// The cleanup loop; @p interval is checked already.
     static asio::awaitable<void> run_cleanup(Self self, Duration interval);
@@ -48,6 +60,8 @@ class CacheCore {
     /// @returns the pool's executor, empty if it names none.
     asio::any_io_executor pool_executor() const { return pool_->get_executor(); }
     CacheStatistics statistics() const;
+    /// @returns the pool's numbers, if it is a ConnectionPool.
+    std::optional<PoolStatistics> pool_statistics() const;
     const Observers& observers() const noexcept { return telemetry_->observers; }
 
   private:
@@ -60,10 +74,8 @@ class CacheCore {
     static asio::awaitable<Result<std::uint64_t>> delete_expired(Self self, DeleteJob job);
     /// @param repeatable whether the statement may be sent again when its answer was lost.
     asio::awaitable<Result<std::uint64_t>> delete_with(const pg::Statement& statement,
-                                                       bool repeatable);
+                                                       std::string_view operation, bool repeatable);
 
-    template <class Span>
-    void failed(Spans<Span>& spans, const Failure& failure) noexcept;
     bool is_outage(const Failure& failure) const noexcept;
 
     const std::shared_ptr<AsyncCachePool> pool_;

@@ -9,6 +9,7 @@
 #include <psycache/options.hpp>
 
 #include "batching/batcher.hpp"
+#include "failure.hpp"
 #include "observers.hpp"
 
 namespace psycache {
@@ -26,6 +27,12 @@ class Telemetry {
     void outage_miss() noexcept { ++outage_misses_; }
     void dropped_write() noexcept { ++dropped_writes_; }
     void error(const boost::system::error_code& code) noexcept;
+    /// Counts the failure of a call and tells its spans.
+    template <class Span>
+    void failed(Spans<Span>& spans, const Failure& failure) noexcept {
+        error(failure.code);
+        spans.record_error(failure.code);
+    }
     void cleanup_failed(const std::string& why) noexcept;
 
     /// @returns all counts; `queued` is left to the caller.

@@ -48,39 +48,63 @@ LanePool::LanePool(PoolFactory make_pool, std::size_t most, CacheOptions options
       options_(std::move(options)),
       telemetry_(std::make_shared<Telemetry>(options_)) {}
 
-void LanePool::enter(std::string_view operation, TimePoint until, std::unique_ptr<Lane>& lane) {
+Failure LanePool::enter(TimePoint until, std::unique_ptr<Lane>& lane) {
     {
         std::unique_lock lock(mutex_);
-        if (busy_ >= most_ || !line_.empty()) {
-            Waiting self;
-            line_.push_back(&self);
-            const bool called = self.called.wait_until(lock, until, [&] { return self.may_go; });
-            if (!called) {
-                line_.erase(std::find(line_.begin(), line_.end(), &self));
-                lock.unlock();
-                const Failure failure(Errc::timed_out,
-                                      "the call timed out before it could be sent: all " +
-                                          std::to_string(most_) +
-                                          " lanes were busy (PoolOptions::max_size)");
-                telemetry_->error(failure.code);
-                throw to_error(operation, failure);
-            }
-            // Whoever called has left its place to this thread: busy_ counts it already.
-        } else {
+        if (busy_ < most_ && line_.empty()) {
             ++busy_;
+        } else if (!wait_in_line(lock, until)) {
+            return Failure(Errc::timed_out, "the call timed out before it could be sent: all " +
+                                                std::to_string(most_) +
+                                                " lanes were busy (PoolOptions::max_size)");
         }
         if (!idle_.empty()) {
             lane = std::move(idle_.back());
             idle_.pop_back();
-            return;
+            return Failure();
         }
     }
     try {
         lane = std::make_unique<Lane>(make_pool_, options_, telemetry_);
     } catch (...) {
+        // Out of descriptors, most likely.
         leave(nullptr);
-        throw;
+        return to_failure(std::current_exception(), Errc::connect_failed);
     }
+    return Failure();
+}
+
+/// @returns whether the thread was called; whoever called has left its place to it, so that busy_
+/// counts it already.
+bool LanePool::wait_in_line(std::unique_lock<std::mutex>& lock, TimePoint until) {
+    const Stopwatch stopwatch(telemetry_->observers);
+    Waiting self;
+    line_.push_back(&self);
+    lock.unlock();
+    show_waiting(+1);
+    lock.lock();
+    const bool called = self.called.wait_until(lock, until, [&] { return self.may_go; });
+    if (!called) {
+        line_.erase(std::find(line_.begin(), line_.end(), &self));
+    }
+    lock.unlock();
+    show_waiting(-1);
+    if (!telemetry_->observers.empty()) {
+        ConnectionWait wait;
+        wait.waited = stopwatch.elapsed();
+        wait.error = called ? boost::system::error_code() : make_error_code(Errc::timed_out);
+        telemetry_->observers.tell(
+            [&](CacheInstrumentation& provider) { provider.record_connection_wait(wait); });
+    }
+    lock.lock();
+    return called;
+}
+
+void LanePool::show_waiting(std::ptrdiff_t more) const noexcept {
+    PoolChange change;
+    change.waiting = more;
+    telemetry_->observers.tell(
+        [&](CacheInstrumentation& provider) { provider.record_pool_change(change); });
 }
 
 void LanePool::leave(std::unique_ptr<Lane> lane) noexcept {
@@ -104,9 +128,13 @@ std::shared_ptr<CleanupThread> LanePool::start_cleanup(Duration interval) {
 
 CacheStatistics LanePool::statistics() const {
     CacheStatistics now = telemetry_->statistics();
-    const std::lock_guard lock(mutex_);
-    now.queued = line_.size();
+    now.queued = waiting();
     return now;
+}
+
+std::size_t LanePool::waiting() const {
+    const std::lock_guard lock(mutex_);
+    return line_.size();
 }
 
 }  // namespace psycache::detail

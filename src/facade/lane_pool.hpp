@@ -28,12 +28,16 @@ class LanePool {
     LanePool(PoolFactory make_pool, std::size_t most, CacheOptions options);
 
     /// Runs one operation of the cache on a lane.
-    /// @param start makes the operation's coroutine, from the lane's core and the call's deadline.
-    template <class T, class Start>
-    T call(std::string_view operation, Start start);
+    /// @param open  opens the call's spans, from the observers; waiting for a lane is part of the
+    ///              call.
+    /// @param start makes the operation's coroutine, from the lane's core and what has begun.
+    template <class T, class Span, class Open, class Start>
+    T call(std::string_view operation, Open open, Start start);
 
     std::shared_ptr<CleanupThread> start_cleanup(Duration interval);
     CacheStatistics statistics() const;
+    /// @returns how many threads wait for a lane.
+    std::size_t waiting() const;
 
   private:
     struct Lane {
@@ -55,8 +59,10 @@ class LanePool {
         bool may_go = false;
     };
 
-    void enter(std::string_view operation, TimePoint until, std::unique_ptr<Lane>& lane);
+    Failure enter(TimePoint until, std::unique_ptr<Lane>& lane);
+    bool wait_in_line(std::unique_lock<std::mutex>& lock, TimePoint until);
     void leave(std::unique_ptr<Lane> lane) noexcept;
+    void show_waiting(std::ptrdiff_t more) const noexcept;
 
     const PoolFactory make_pool_;
     const std::size_t most_;
@@ -83,12 +89,21 @@ class LanePool::Inside {
 
 class LanePool::Turn {
   public:
-    Turn(LanePool& pool, std::string_view operation, TimePoint until) : pool_(pool) {
-        pool.enter(operation, until, lane_);
-    }
+    explicit Turn(LanePool& pool) : pool_(pool) {}
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
-    ~Turn() { pool_.leave(std::move(lane_)); }
+    ~Turn() {
+        if (entered_) {
+            pool_.leave(std::move(lane_));
+        }
+    }
+
+    /// @returns no code when a lane is there, else why there is none.
+    Failure enter(TimePoint until) {
+        Failure failure = pool_.enter(until, lane_);
+        entered_ = !failure.code;
+        return failure;
+    }
 
     asio::io_context& context() const { return lane_->context; }
     const CacheCore::Self& core() const { return lane_->core; }
@@ -99,26 +114,34 @@ class LanePool::Turn {
   private:
     LanePool& pool_;
     std::unique_ptr<Lane> lane_;
+    bool entered_ = false;
 };
 
-template <class T, class Start>
-T LanePool::call(std::string_view operation, Start start) {
+template <class T, class Span, class Open, class Start>
+T LanePool::call(std::string_view operation, Open open, Start start) {
     const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
     const Inside inside(*this, operation);
-    Turn turn(*this, operation, until);
+    Spans<Span> spans = open(telemetry_->observers);
+    Turn turn(*this);
+    if (const Failure failure = turn.enter(until); failure.code) {
+        telemetry_->failed(spans, failure);
+        throw to_error(operation, failure);
+    }
     std::exception_ptr thrown;
     std::optional<T> value;
     bool done = false;
     asio::io_context& context = turn.context();
     context.restart();
-    asio::co_spawn(context, start(turn.core(), until), [&](std::exception_ptr error, T result) {
-        done = true;
-        if (error) {
-            thrown = error;
-        } else {
-            value = std::move(result);
-        }
-    });
+    CacheCore::Begun<Span> begun(until, std::move(spans));
+    asio::co_spawn(context, start(turn.core(), std::move(begun)),
+                   [&](std::exception_ptr error, T result) {
+                       done = true;
+                       if (error) {
+                           thrown = error;
+                       } else {
+                           value = std::move(result);
+                       }
+                   });
     try {
         // Only until the caller has its answer: a statement that hangs must not keep it.
         while (!done && context.run_one() != 0) {

@@ -41,12 +41,14 @@ class PoolCore::ConnectTurn {
             core_->connecting_ = false;
             abandoned.swap(core_->waiters_);
         }
+        core_->show_change();
         for (const auto& waiter : abandoned) {
             waiter->settle(cancelled_failure());
         }
     }
     /// The turn ended as it should: nobody waits, or somebody else has the turn.
     void done() noexcept { core_.reset(); }
+    bool is_done() const noexcept { return !core_; }
 
   private:
     std::shared_ptr<PoolCore> core_;
@@ -56,10 +58,20 @@ PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options)
     : executor_(std::move(executor)),
       connecting_strand_(asio::make_strand(executor_)),
       options_(std::move(options)),
+      observers_(options_.instrumentations, options_.log),
       prepare_(std::make_shared<std::atomic<bool>>(options_.prepare_statements)),
       backoff_(std::random_device()()),
       dice_(std::random_device()()) {
     counters_.max_size = options_.max_size;
+}
+
+PoolCore::~PoolCore() {
+    // Its connections go with it: what the observers were told must not outlive it.
+    idle_.clear();
+    open_ = 0;
+    connecting_ = false;
+    waiters_.clear();
+    show_change();
 }
 
 asio::awaitable<Result<ConnectionLease>> PoolCore::acquire(std::shared_ptr<PoolCore> self) {
@@ -108,6 +120,7 @@ std::optional<ConnectionLease> PoolCore::take_idle() {
                 const std::lock_guard lock(mutex_);
                 ++counters_.leases;
             }
+            show_change();
             return ConnectionLease(std::make_unique<Lease>(shared_from_this(), std::move(slot)));
         }
         {
@@ -115,7 +128,8 @@ std::optional<ConnectionLease> PoolCore::take_idle() {
             --open_;
             ++counters_.lost;
         }
-        log(LogLevel::info, "an idle connection was closed by the server");
+        show_change();
+        observers_.log(LogLevel::info, "an idle connection was closed by the server");
     }
 }
 
@@ -155,6 +169,7 @@ void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& tim
             }
         }
     }
+    show_change();
     if (closed) {
         waiter->settle(Failure(Errc::pool_closed));
     } else if (missed) {
@@ -179,13 +194,16 @@ Failure PoolCore::acquire_timeout() const {
 }
 
 void PoolCore::leave_line(const Waiter& waiter, Clock::time_point since) noexcept {
-    const std::lock_guard lock(mutex_);
-    counters_.wait_time += std::chrono::duration_cast<Duration>(Clock::now() - since);
-    const auto at = std::find_if(waiters_.begin(), waiters_.end(),
-                                 [&](const auto& other) { return other.get() == &waiter; });
-    if (at != waiters_.end()) {
-        waiters_.erase(at);
+    {
+        const std::lock_guard lock(mutex_);
+        counters_.wait_time += std::chrono::duration_cast<Duration>(Clock::now() - since);
+        const auto at = std::find_if(waiters_.begin(), waiters_.end(),
+                                     [&](const auto& other) { return other.get() == &waiter; });
+        if (at != waiters_.end()) {
+            waiters_.erase(at);
+        }
     }
+    show_change();
 }
 
 void PoolCore::give_back(Slot slot) noexcept {
@@ -203,8 +221,9 @@ void PoolCore::give_back(Slot slot) noexcept {
     }
     if (!keep) {
         slot.connection.reset();
+        show_change();
         if (!reusable) {
-            log(LogLevel::info, "a connection was lost and closed");
+            observers_.log(LogLevel::info, "a connection was lost and closed");
         }
         connect_for_waiters();
         return;
@@ -220,21 +239,20 @@ void PoolCore::hand_over(Slot slot) noexcept {
         while (!waiters_.empty() && waiters_.front()->settled()) {
             waiters_.pop_front();
         }
-        if (waiters_.empty() && !closed_) {
-            slot.idle_since = Clock::now();
-            idle_.push_back(std::move(slot));
-            return;
-        }
-        if (waiters_.empty()) {
-            --open_;
-        } else {
+        if (!waiters_.empty()) {
             next = std::move(waiters_.front());
             waiters_.pop_front();
             ++counters_.leases;
+        } else if (!closed_) {
+            slot.idle_since = Clock::now();
+            idle_.push_back(std::move(slot));
+        } else {
+            --open_;
         }
     }
+    show_change();
     if (!next) {
-        return;  // the pool is closed, and so is the connection now
+        return;  // laid aside, or closed with its pool
     }
     Result<ConnectionLease> lease(
         ConnectionLease(std::make_unique<Lease>(shared_from_this(), std::move(slot))));
@@ -257,6 +275,7 @@ void PoolCore::connect_for_waiters() noexcept {
         }
         connecting_ = true;
     }
+    show_change();
     ConnectTurn turn(shared_from_this());
     try {
         asio::co_spawn(connecting_strand_, open_connections(shared_from_this(), std::move(turn)),
@@ -285,8 +304,11 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
             if (!self->wanted()) {
                 self->connecting_ = false;
                 turn.done();
-                co_return;
             }
+        }
+        if (turn.is_done()) {
+            self->show_change();
+            co_return;
         }
         std::unique_ptr<pg::Connection> connection;
         Failure failure;
@@ -321,7 +343,7 @@ void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
         ++counters_.connects;
         slot.retire_at = retirement();
     }
-    log(LogLevel::debug, "a connection was opened");
+    observers_.log(LogLevel::debug, "a connection was opened");
     hand_over(std::move(slot));
 }
 
@@ -337,7 +359,8 @@ void PoolCore::open_failed(const Failure& failure) {
             disappointed.swap(waiters_);
         }
     }
-    log(LogLevel::warning, failure.cause);
+    show_change();
+    observers_.log(LogLevel::warning, failure.cause);
     for (const auto& waiter : disappointed) {
         waiter->settle(Failure(failure));
     }
@@ -374,19 +397,41 @@ void PoolCore::close() noexcept {
         open_ -= idle.size();
         waiters.swap(waiters_);
     }
+    show_change();
     for (const auto& waiter : waiters) {
         waiter->settle(Failure(Errc::pool_closed));
     }
 }
 
-void PoolCore::log(LogLevel level, std::string_view line) const noexcept {
-    if (!options_.log) {
+PoolChange PoolCore::numbers() const noexcept {
+    PoolChange now;
+    now.open = static_cast<std::ptrdiff_t>(open_);
+    now.idle = static_cast<std::ptrdiff_t>(idle_.size());
+    now.busy = now.open - now.idle;
+    now.connecting = connecting_ ? 1 : 0;
+    now.waiting = static_cast<std::ptrdiff_t>(waiters_.size());
+    return now;
+}
+
+/// Tells the observers what is new; differences, since two threads may tell theirs in any order.
+void PoolCore::show_change() noexcept {
+    if (observers_.empty()) {
         return;
     }
-    try {
-        options_.log(level, line);
-    } catch (...) {
-        // A log that fails has no place to say so.
+    PoolChange change;
+    {
+        const std::lock_guard lock(mutex_);
+        const PoolChange now = numbers();
+        change.open = now.open - shown_.open;
+        change.idle = now.idle - shown_.idle;
+        change.busy = now.busy - shown_.busy;
+        change.connecting = now.connecting - shown_.connecting;
+        change.waiting = now.waiting - shown_.waiting;
+        shown_ = now;
+    }
+    if (change != PoolChange()) {
+        observers_.tell(
+            [&](CacheInstrumentation& provider) { provider.record_pool_change(change); });
     }
 }
 

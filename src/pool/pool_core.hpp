@@ -13,6 +13,7 @@
 
 #include "async/completion.hpp"
 #include "failure.hpp"
+#include "observers.hpp"
 #include "pg/connection.hpp"
 #include "pool/backoff.hpp"
 
@@ -25,6 +26,9 @@ namespace psycache::detail {
 class PoolCore : public std::enable_shared_from_this<PoolCore> {
   public:
     PoolCore(asio::any_io_executor executor, PoolOptions options);
+    PoolCore(const PoolCore&) = delete;
+    PoolCore& operator=(const PoolCore&) = delete;
+    ~PoolCore();
 
     static asio::awaitable<Result<ConnectionLease>> acquire(std::shared_ptr<PoolCore> self);
     PoolStatistics statistics() const;
@@ -64,13 +68,15 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     void open_failed(const Failure& failure);
     bool wanted() const noexcept;
     Clock::time_point retirement();
-    void log(LogLevel level, std::string_view line) const noexcept;
+    PoolChange numbers() const noexcept;
+    void show_change() noexcept;
 
     const asio::any_io_executor executor_;
     // Made here and not when it is needed: one made while its context is being destroyed is never
     // emptied, and keeps for ever what is posted to it.
     const asio::strand<asio::any_io_executor> connecting_strand_;
     const PoolOptions options_;
+    const Observers observers_;
     const std::shared_ptr<std::atomic<bool>> prepare_;
 
     mutable std::mutex mutex_;
@@ -83,6 +89,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     std::optional<Failure> last_connect_failure_;
     std::minstd_rand dice_;
     PoolStatistics counters_;
+    PoolChange shown_;  // what the observers have been told, summed up
 };
 
 }  // namespace psycache::detail

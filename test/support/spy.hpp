@@ -4,6 +4,7 @@
 /// Instrumentation and log sinks that remember what they were told.
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -58,6 +59,69 @@ class LogCapture {
 
   private:
     std::shared_ptr<Journal> journal_ = std::make_shared<Journal>();
+};
+
+/// Adds up what happens underneath the calls, and keeps every statement.
+class TallyInstrumentation : public CacheInstrumentation {
+  public:
+    struct Statement {
+        std::string operation;
+        std::size_t calls;
+        bool retry;
+        boost::system::error_code error;
+    };
+
+    void record_connection_wait(const ConnectionWait& wait) override {
+        const std::lock_guard lock(mutex_);
+        waits_.push_back(wait);
+    }
+    void record_statement(const StatementInfo& info) override {
+        const std::lock_guard lock(mutex_);
+        statements_.push_back(
+            Statement{std::string(info.operation), info.calls, info.retry, info.error});
+    }
+    void record_pool_change(const PoolChange& change) override {
+        const std::lock_guard lock(mutex_);
+        sum_.open += change.open;
+        sum_.idle += change.idle;
+        sum_.busy += change.busy;
+        sum_.connecting += change.connecting;
+        sum_.waiting += change.waiting;
+        most_busy_ = std::max(most_busy_, sum_.busy);
+        most_waiting_ = std::max(most_waiting_, sum_.waiting);
+    }
+
+    std::vector<ConnectionWait> waits() const {
+        const std::lock_guard lock(mutex_);
+        return waits_;
+    }
+    std::vector<Statement> statements(std::string_view operation) const {
+        const std::lock_guard lock(mutex_);
+        std::vector<Statement> found;
+        std::copy_if(statements_.begin(), statements_.end(), std::back_inserter(found),
+                     [&](const Statement& statement) { return statement.operation == operation; });
+        return found;
+    }
+    PoolChange sum() const {
+        const std::lock_guard lock(mutex_);
+        return sum_;
+    }
+    std::ptrdiff_t most_busy() const {
+        const std::lock_guard lock(mutex_);
+        return most_busy_;
+    }
+    std::ptrdiff_t most_waiting() const {
+        const std::lock_guard lock(mutex_);
+        return most_waiting_;
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    std::vector<ConnectionWait> waits_;
+    std::vector<Statement> statements_;
+    PoolChange sum_;
+    std::ptrdiff_t most_busy_ = 0;
+    std::ptrdiff_t most_waiting_ = 0;
 };
 
 /// Writes every event to a journal: "A get open key=k name=n", "A get hit 12", "A get close".

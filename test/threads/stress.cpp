@@ -109,6 +109,104 @@ TEST_CASE("A cache under load from four threads with random cancellations and ti
     CHECK(cache.statistics().queued == 0);
 }
 
+TEST_CASE("Ten thousand mixed calls with faults leave no span open and no number behind") {
+    using namespace asio::experimental::awaitable_operators;
+    constexpr int each = 160;
+    constexpr unsigned users = 64;
+    TestSchema schema;
+    const auto journal = std::make_shared<Journal>();
+    const auto tally = std::make_shared<TallyInstrumentation>();
+    auto options = schema.cache_options();
+    options.timeout = 50ms;
+    options.max_queued_calls = 48;
+    options.instrumentations = {std::make_shared<SpyInstrumentation>(journal, "A"), tally,
+                                std::make_shared<SpyInstrumentation>(journal, "B")};
+    NamedPool pool;
+    pool.options.max_size = 3;
+    std::atomic<int> calls = 0;
+    std::atomic<int> failed = 0;
+    CacheStatistics statistics;
+    {
+        Threads threads(4);
+        AsyncPostgresCache cache(threads.context().get_executor(), pool.options, options);
+        std::vector<std::future<void>> ends;
+        for (unsigned user = 0; user < users; ++user) {
+            ends.push_back(threads.spawn([&, user]() -> asio::awaitable<void> {
+                std::mt19937 random(user);
+                auto executor = co_await asio::this_coro::executor;
+                for (int i = 0; i < each; ++i) {
+                    const auto which = random() % 16;
+                    const auto key =
+                        which == 15 ? std::string(max_key_size + 1, 'x') : key_of(random() % 50);
+                    const auto call = [&]() -> asio::awaitable<void> {
+                        if (which < 7 || which == 15) {
+                            co_await cache.get_raw(key, "name");
+                        } else if (which < 12) {
+                            co_await cache.put_raw(key, numbered(user), 1h);
+                        } else if (which < 13) {
+                            co_await cache.remove(key);
+                        } else if (which < 14) {
+                            co_await cache.cleanup_expired();
+                        } else {
+                            co_await cache.flush();
+                        }
+                    };
+                    Failure failure;
+                    if (random() % 4 == 0) {
+                        asio::steady_timer timer(executor);
+                        timer.expires_after(std::chrono::microseconds(random() % 1000));
+                        auto either = failure_of(call()) || timer.async_wait(asio::use_awaitable);
+                        const auto result = co_await std::move(either);
+                        if (result.index() == 0) {
+                            failure = std::get<0>(result);
+                        } else {
+                            ++failed;
+                        }
+                    } else {
+                        failure = co_await failure_of(call());
+                    }
+                    failed += failure ? 1 : 0;
+                    ++calls;
+                }
+            }));
+        }
+        std::atomic<bool> stop = false;
+        std::thread faults([&] {
+            while (!stop) {
+                {
+                    TableLock lock(schema);
+                    std::this_thread::sleep_for(60ms);
+                    lock.release();
+                }
+                Psql().exec(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+                    "application_name = " +
+                    quote_literal(pool.name));
+                std::this_thread::sleep_for(30ms);
+            }
+        });
+        const auto failures = ends_of(ends);
+        stop = true;
+        faults.join();
+        CHECK(failures == std::vector<std::string>{});
+        CHECK(threads.finish());
+        statistics = cache.statistics();
+    }
+    CHECK(calls == users * each);
+    CHECK(failed > 100);
+    for (const std::string provider : {"A ", "B "}) {
+        CHECK(journal->count(provider) > 0);
+        for (const std::string operation : {"get", "put", "remove", "flush", "cleanup"}) {
+            const std::string prefix = provider + operation;
+            CAPTURE(prefix);
+            CHECK(journal->count(prefix + " open") > 0);
+            CHECK(journal->count(prefix + " open") == journal->count(prefix + " close"));
+        }
+    }
+    CHECK(journal->count(" error ") == 2 * statistics.errors);
+    CHECK(tally->sum() == PoolChange());
+}
+
 TEST_CASE("Acknowledged writes are read while other callers are cancelled") {
     TestSchema schema;
     Threads threads(4);

@@ -39,6 +39,8 @@ std::vector<Wrong<PoolOptions>> wrong_pools() {
     all.push_back({"dsn", [](PoolOptions& options) { options.dsn = "postgresql://[x"; }});
     all.push_back({"dsn", [](PoolOptions& options) { options.dsn = std::string("host=a\0b", 8); }});
     all.push_back({"max_size", [](PoolOptions& options) { options.max_size = 0; }});
+    all.push_back({"PoolOptions::instrumentations",
+                   [](PoolOptions& options) { options.instrumentations.push_back(nullptr); }});
     add_duration(all, "connect_timeout", &PoolOptions::connect_timeout, false);
     add_duration(all, "acquire_timeout", &PoolOptions::acquire_timeout, false);
     add_duration(all, "idle_timeout", &PoolOptions::idle_timeout, true);
@@ -51,7 +53,7 @@ std::vector<Wrong<CacheOptions>> wrong_caches() {
     all.push_back({"schema must not be empty", [](CacheOptions& options) { options.schema = ""; }});
     all.push_back(
         {"schema", [](CacheOptions& options) { options.schema = std::string("a\0b", 3); }});
-    all.push_back({"instrumentations", [](CacheOptions& options) {
+    all.push_back({"CacheOptions::instrumentations", [](CacheOptions& options) {
                        options.instrumentations.push_back(std::make_shared<CacheInstrumentation>());
                        options.instrumentations.push_back(nullptr);
                    }});

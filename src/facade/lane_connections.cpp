@@ -1,0 +1,55 @@
+#include "facade/lane_connections.hpp"
+
+#include <utility>
+
+namespace psycache::detail {
+
+std::shared_ptr<ConnectionPool> LaneConnections::make_pool(asio::any_io_executor executor,
+                                                           const PoolOptions& options) {
+    auto made = std::make_unique<ConnectionPool>(std::move(executor), options);
+    {
+        const std::lock_guard lock(mutex_);
+        pools_.insert(made.get());
+    }
+    return std::shared_ptr<ConnectionPool>(made.release(),
+                                           [self = shared_from_this()](ConnectionPool* pool) {
+                                               self->forget(pool);
+                                               delete pool;
+                                           });
+}
+
+void LaneConnections::forget(ConnectionPool* pool) noexcept {
+    const std::lock_guard lock(mutex_);
+    pools_.erase(pool);
+    add_statistics(gone_, pool->statistics(), false);
+}
+
+PoolStatistics LaneConnections::statistics() const {
+    const std::lock_guard lock(mutex_);
+    PoolStatistics sum = gone_;
+    for (const ConnectionPool* pool : pools_) {
+        add_statistics(sum, pool->statistics(), true);
+    }
+    sum.max_size = most_;
+    return sum;
+}
+
+void add_statistics(PoolStatistics& sum, const PoolStatistics& more, bool numbers_too) noexcept {
+    if (numbers_too) {
+        sum.open += more.open;
+        sum.idle += more.idle;
+        sum.busy += more.busy;
+        sum.connecting += more.connecting;
+        sum.waiting += more.waiting;
+    }
+    sum.leases += more.leases;
+    sum.waits += more.waits;
+    sum.wait_time += more.wait_time;
+    sum.acquire_timeouts += more.acquire_timeouts;
+    sum.connects += more.connects;
+    sum.connect_failures += more.connect_failures;
+    sum.lost += more.lost;
+    sum.retired += more.retired;
+}
+
+}  // namespace psycache::detail
