@@ -88,6 +88,10 @@ pg_conn* ConnectionLease::native_handle() const noexcept {
 }
 
 AsyncCachePool::~AsyncCachePool() = default;
+
+ConnectionLease AsyncCachePool::try_connect() {
+    return ConnectionLease();
+}
 asio::any_io_executor AsyncCachePool::get_executor() const noexcept {
     return {};
 }

@@ -40,6 +40,10 @@ asio::awaitable<ConnectionLease> ConnectionPool::connect() {
     return connect_with(core_);
 }
 
+ConnectionLease ConnectionPool::try_connect() {
+    return core_->try_acquire();
+}
+
 asio::any_io_executor ConnectionPool::get_executor() const noexcept {
     return core_->executor();
 }

@@ -112,6 +112,13 @@ class PSYCACHE_EXPORT AsyncCachePool {
     /// callers leave at their own deadlines.
     virtual asio::awaitable<ConnectionLease> connect() = 0;
 
+    /// Lends a connection if that takes no waiting: a short cut that saves a coroutine.
+    ///
+    /// @returns the lease; an empty one, which is the default, for "ask connect()".
+    /// @par Executor and threads
+    /// Any thread, at the same time as any other call. It must not block.
+    virtual ConnectionLease try_connect();
+
     /// The executor on which the cache runs its statements.
     ///
     /// @returns the executor; an empty one, which is the default, for "that of the first call".

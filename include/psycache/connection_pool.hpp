@@ -76,6 +76,11 @@ class PSYCACHE_EXPORT ConnectionPool : public AsyncCachePool {
     /// Resumes on the awaiting coroutine's executor.
     asio::awaitable<ConnectionLease> connect() override;
 
+    /// Lends an idle connection, if there is one and nobody waits for it.
+    ///
+    /// @returns the lease, or an empty one.
+    ConnectionLease try_connect() override;
+
     asio::any_io_executor get_executor() const noexcept override;
 
     /// @returns a consistent snapshot; cheap enough to be polled.

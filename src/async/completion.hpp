@@ -1,27 +1,72 @@
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
-#include <boost/asio/awaitable.hpp>
 #include <boost/asio/cancellation_type.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <cstddef>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <optional>
 #include <utility>
 
 namespace psycache {
 
 namespace asio = boost::asio;
 
+/// Memory for one operation of Asio.
+struct OperationPlace {
+    alignas(std::max_align_t) std::array<std::byte, 160> bytes;
+};
+
+/// Allocates from an OperationPlace what fits, and the rest from the heap.
+template <class T>
+class PlaceAllocator {
+  public:
+    using value_type = T;
+
+    explicit PlaceAllocator(OperationPlace& place) noexcept : place_(&place) {}
+    template <class U>
+    PlaceAllocator(const PlaceAllocator<U>& other) noexcept : place_(other.place_) {}
+
+    T* allocate(std::size_t count) {
+        if (sizeof(T) * count <= sizeof(place_->bytes)) {
+            return static_cast<T*>(static_cast<void*>(place_->bytes.data()));
+        }
+        return std::allocator<T>().allocate(count);
+    }
+    void deallocate(T* memory, std::size_t count) noexcept {
+        // By size and not by place, which may be gone already.
+        if (sizeof(T) * count > sizeof(OperationPlace::bytes)) {
+            std::allocator<T>().deallocate(memory, count);
+        }
+    }
+
+    template <class U>
+    bool operator==(const PlaceAllocator<U>& other) const noexcept {
+        return place_ == other.place_;
+    }
+
+  private:
+    template <class U>
+    friend class PlaceAllocator;
+
+    OperationPlace* place_;
+};
+
 /// A value that one coroutine waits for and that anyone may deliver, once, from any thread.
 ///
 /// The first settle() wins. The waiter is resumed through its executor, never inside of settle(),
 /// so that settle() may be called from anywhere but under a lock: posting to a context that is
 /// being destroyed destroys the waiter's frame on the spot. An unsettled completion that is dropped
-/// drops its waiter.
+/// drops its waiter. One that nobody waits for yet, and that only its owner knows, may be settled
+/// too: then nobody has to wait.
 template <class T>
 class Completion : public std::enable_shared_from_this<Completion<T>> {
   public:
@@ -37,34 +82,47 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
         if (settled_.exchange(true, std::memory_order_acq_rel)) {
             return false;
         }
+        value_.emplace(std::move(value));
         // The waiter's context may belong to another thread, which destroys it once its run() has
         // returned. So the waiter goes on only when this thread has left post().
-        const std::lock_guard posting(posting_);
-        const std::unique_ptr<Waiter> waiter = std::move(waiter_);
-        waiter->resume(this->shared_from_this(), std::move(value));
+        if (waiter_) {
+            const std::lock_guard posting(posting_);
+            waiter_->resume(this->shared_from_this());
+        }
         return true;
     }
 
-    /// Waits for the value. @p start is called with the completion once it can be settled: it puts
-    /// it where the settler finds it.
+    /// @returns the value, once it has been awaited.
+    T& value() noexcept { return *value_; }
+
+    /// What waits for the value once it is awaited. @p start is called with the completion once it
+    /// can be settled: it puts it where the settler finds it.
+    ///
+    /// An operation and no awaitable: awaiting it takes no coroutine frame of its own.
     template <class Start>
-    static asio::awaitable<T> wait(std::shared_ptr<Completion> completion, Start start) {
-        return asio::async_initiate<const asio::use_awaitable_t<>, void(T)>(
-            [](auto handler, std::shared_ptr<Completion> self, Start begin) {
-                using Handler = decltype(handler);
-                auto slot = asio::get_associated_cancellation_slot(handler);
-                self->waiter_ = std::make_unique<WaiterOf<Handler>>(std::move(handler));
-                if (slot.is_connected()) {
-                    // A weak pointer: the slot lives in the waiter's own frame.
-                    slot.assign([weak = self->weak_from_this()](asio::cancellation_type type) {
-                        if (const auto alive = weak.lock()) {
-                            alive->cancelled(type);
-                        }
-                    });
-                }
-                begin(std::move(self));
-            },
-            asio::use_awaitable, std::move(completion), std::move(start));
+    class Waiting {
+      public:
+        Waiting(std::shared_ptr<Completion> completion, Start start)
+            : completion_(std::move(completion)), start_(std::move(start)) {}
+
+        template <asio::completion_token_for<void()> Token>
+        auto operator()(Token&& token) {
+            return asio::async_initiate<Token, void()>(
+                [](auto handler, std::shared_ptr<Completion> self, Start begin) {
+                    self->wait_with(std::move(handler));
+                    begin(std::move(self));
+                },
+                token, std::move(completion_), std::move(start_));
+        }
+
+      private:
+        std::shared_ptr<Completion> completion_;
+        Start start_;
+    };
+
+    template <class Start>
+    static Waiting<Start> wait(std::shared_ptr<Completion> completion, Start start) {
+        return Waiting<Start>(std::move(completion), std::move(start));
     }
 
   protected:
@@ -73,35 +131,84 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
     virtual void cancelled(asio::cancellation_type type) = 0;
 
   private:
+    template <class Handler>
+    void wait_with(Handler handler) {
+        using ThisWaiter = WaiterOf<Handler>;
+        static_assert(sizeof(ThisWaiter) <= sizeof(place_));
+        const auto slot = asio::get_associated_cancellation_slot(handler);
+        waiter_.reset(::new (static_cast<void*>(place_.data())) ThisWaiter(std::move(handler)));
+        if (slot.is_connected()) {
+            // A weak pointer: the slot lives in the waiter's own frame.
+            auto the_slot = slot;
+            the_slot.assign([weak = this->weak_from_this()](asio::cancellation_type type) {
+                if (const auto alive = weak.lock()) {
+                    alive->cancelled(type);
+                }
+            });
+        }
+    }
+
     struct Waiter {
         virtual ~Waiter() = default;
-        virtual void resume(std::shared_ptr<Completion> self, T&& value) = 0;
+        virtual void resume(std::shared_ptr<Completion> self) = 0;
     };
 
     template <class Handler>
     struct WaiterOf final : Waiter {
         explicit WaiterOf(Handler&& h) : handler(std::move(h)) {}
 
-        void resume(std::shared_ptr<Completion> self, T&& value) override {
+        void resume(std::shared_ptr<Completion> self) override {
             // The executor first: the handler is moved from in the next statement.
-            auto executor = asio::get_associated_executor(handler);
-            asio::post(executor, [self = std::move(self), h = std::move(handler),
-                                  v = std::move(value)]() mutable {
-                { const std::lock_guard posted(self->posting_); }
-                self.reset();
-                if (auto slot = asio::get_associated_cancellation_slot(h); slot.is_connected()) {
-                    slot.clear();
-                }
-                std::move(h)(std::move(v));
-            });
+            const auto executor = asio::get_associated_executor(handler);
+            Resumption<Handler> resumption(std::move(self), std::move(handler));
+            // Most waiters run on a plain io_context: going there directly saves the detour over
+            // the type-erased executor.
+            if (const auto* plain = executor.template target<asio::io_context::executor_type>()) {
+                asio::post(*plain, std::move(resumption));
+            } else {
+                asio::post(executor, std::move(resumption));
+            }
         }
 
         Handler handler;
     };
 
+    /// The waiter on its way back to its executor.
+    template <class Handler>
+    class Resumption {
+      public:
+        Resumption(std::shared_ptr<Completion> self, Handler&& handler)
+            : self_(std::move(self)), handler_(std::move(handler)) {}
+
+        void operator()() {
+            { const std::lock_guard posted(self_->posting_); }
+            self_.reset();
+            if (auto slot = asio::get_associated_cancellation_slot(handler_); slot.is_connected()) {
+                slot.clear();
+            }
+            std::move(handler_)();
+        }
+
+        // Asio's operation lives in the completion, which it keeps alive.
+        using allocator_type = PlaceAllocator<void>;
+        allocator_type get_allocator() const noexcept { return allocator_type(self_->operation_); }
+
+      private:
+        std::shared_ptr<Completion> self_;
+        Handler handler_;
+    };
+
+    struct Leave {
+        void operator()(Waiter* waiter) const noexcept { waiter->~Waiter(); }
+    };
+
+    std::optional<T> value_;
+    // The waiter lives in here: one allocation less for each call.
+    alignas(std::max_align_t) std::array<std::byte, 64> place_;
+    OperationPlace operation_;
+    std::unique_ptr<Waiter, Leave> waiter_;
     std::mutex posting_;
     std::atomic<bool> settled_{false};
-    std::unique_ptr<Waiter> waiter_;
 };
 
 }  // namespace psycache

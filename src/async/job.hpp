@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/strand.hpp>
@@ -93,7 +94,10 @@ asio::awaitable<Result<T>> run_job(asio::any_io_executor executor,
         asio::co_spawn(asio::make_strand(executor), detail::do_job<T>(std::move(end), body),
                        asio::detached);
     };
-    return Completion<Result<T>>::wait(std::make_shared<Job<T>>(on_cancel), std::move(start));
+    const auto job = std::make_shared<Job<T>>(on_cancel);
+    auto done = Completion<Result<T>>::wait(job, std::move(start));
+    co_await std::move(done);
+    co_return std::move(job->value());
 }
 
 }  // namespace psycache

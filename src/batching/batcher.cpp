@@ -3,21 +3,27 @@
 #include <algorithm>
 
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/deferred.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/strand.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
 #include <random>
 
 #include "batching/group_statement.hpp"
+#include "pg/exchange.hpp"
 #include "pool/borrow.hpp"
 #include "pool/lease_state.hpp"
 
 namespace psycache {
+
+namespace {
+
+constexpr const char* timed_out_sent = "the call timed out: the server did not answer";
+
+}  // namespace
 
 void Call::cancelled(asio::cancellation_type type) {
     if (const auto batcher = batcher_.lock()) {
@@ -28,6 +34,7 @@ void Call::cancelled(asio::cancellation_type type) {
 /// The right to be a worker. When a worker's context is destroyed, its waiting calls learn it here.
 class Batcher::WorkerTurn {
   public:
+    /// Counted already, as one that is coming.
     explicit WorkerTurn(std::shared_ptr<Batcher> batcher) : batcher_(std::move(batcher)) {}
     WorkerTurn(WorkerTurn&&) noexcept = default;
     WorkerTurn& operator=(WorkerTurn&&) = delete;
@@ -39,6 +46,7 @@ class Batcher::WorkerTurn {
         {
             const std::lock_guard lock(batcher_->mutex_);
             --batcher_->workers_;
+            batcher_->coming_ -= coming ? 1 : 0;
             orphans = batcher_->queue_.take_all();
         }
         batcher_->finish_all(orphans, cancelled_failure());
@@ -46,8 +54,39 @@ class Batcher::WorkerTurn {
     /// The worker has ended as it should, and has been counted out.
     void done() noexcept { batcher_.reset(); }
 
+    bool coming = true;  // counted in coming_; under the batcher's lock
+
   private:
     std::shared_ptr<Batcher> batcher_;
+};
+
+/// A statement on its way, so that the timer can end it.
+class Batcher::Flight {
+  public:
+    Flight(Batcher& batcher, pg::Connection& its)
+        : connection(its),
+          deadline(std::chrono::steady_clock::now() + batcher.settings_.statement_timeout),
+          batcher_(batcher) {
+        const std::lock_guard lock(batcher_.mutex_);
+        place() = this;
+        batcher_.set_timer();
+    }
+    Flight(const Flight&) = delete;
+    Flight& operator=(const Flight&) = delete;
+    ~Flight() {
+        const std::lock_guard lock(batcher_.mutex_);
+        *std::find(batcher_.flights_.begin(), batcher_.flights_.end(), this) = nullptr;
+    }
+
+    pg::Connection& connection;
+    TimePoint deadline;  // under the batcher's lock
+
+  private:
+    Flight*& place() {
+        return *std::find(batcher_.flights_.begin(), batcher_.flights_.end(), nullptr);
+    }
+
+    Batcher& batcher_;
 };
 
 /// Answers what is left of a group when its coroutine ends, for whatever reason.
@@ -56,11 +95,18 @@ class Batcher::GroupEnd {
     GroupEnd(Batcher& batcher, const Calls& calls) : batcher_(batcher), calls_(calls) {}
     GroupEnd(const GroupEnd&) = delete;
     GroupEnd& operator=(const GroupEnd&) = delete;
-    ~GroupEnd() { batcher_.finish_all(calls_, cancelled_failure()); }
+    ~GroupEnd() {
+        if (!answered_) {
+            batcher_.finish_all(calls_, cancelled_failure());
+        }
+    }
+    /// All of the group have been answered.
+    void answered() noexcept { answered_ = true; }
 
   private:
     Batcher& batcher_;
     const Calls& calls_;
+    bool answered_ = false;
 };
 
 Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool,
@@ -75,15 +121,52 @@ Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool,
       home_(pool_->get_executor()),
       queue_(limits_, settings.capacity) {}
 
-asio::awaitable<Result<CallAnswer>> Batcher::perform(std::shared_ptr<Batcher> self,
-                                                     std::shared_ptr<Call> call,
-                                                     asio::any_io_executor fallback) {
+void Batcher::Submission::operator()(std::shared_ptr<Completion<Result<CallAnswer>>> call) {
+    batcher->submit(std::static_pointer_cast<Call>(std::move(call)), std::move(fallback));
+}
+
+Call::Waiting<Batcher::Submission> Batcher::perform(std::shared_ptr<Batcher> self,
+                                                    std::shared_ptr<Call> call,
+                                                    asio::any_io_executor fallback) {
     call->batcher_ = self;
-    auto start = [self = std::move(self), fallback = std::move(fallback)](
-                     std::shared_ptr<Completion<Result<CallAnswer>>> completion) {
-        self->submit(std::static_pointer_cast<Call>(std::move(completion)), fallback);
-    };
-    return Call::wait(std::move(call), std::move(start));
+    return Call::wait(std::move(call), Submission{std::move(self), std::move(fallback)});
+}
+
+bool Batcher::perform_blocking(const std::shared_ptr<Call>& call) {
+    ConnectionLease lease = detail::borrow_idle(*pool_, *observers_);
+    if (!lease) {
+        return false;
+    }
+    const Calls calls(1, call);
+    const GroupStatement group(*statements_, calls);
+    ++counters_->statements;
+    const StatementWatch watch(*observers_, operation_name(call->kind), 1, false);
+    const pg::Answer answer = lease.state().connection().execute_blocking(
+        group.statement(), group.parameters(), call->deadline);
+    watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
+    lease = ConnectionLease();
+    if (answer) {
+        group.answer(*answer, [&call](std::size_t, Result<CallAnswer>&& one) {
+            call->settle(std::move(one));
+        });
+        return true;
+    }
+    const pg::StatementFailure failed = answer.error();
+    switch (judge(failed, call->kind, 1, settings_.replay_writes, call->tries)) {
+        case Verdict::retry:
+        case Verdict::retry_later:
+            return false;
+        case Verdict::one_by_one:
+        case Verdict::fail:
+            call->settle(failed.failure.code == Errc::timed_out
+                             ? Failure(Errc::timed_out, timed_out_sent)
+                             : statements_->explain(failed.failure));
+            return true;
+        case Verdict::fail_as_unknown:
+            call->settle(Failure(Errc::outcome_unknown));
+            return true;
+    }
+    return true;
 }
 
 void Batcher::submit(std::shared_ptr<Call> call, asio::any_io_executor fallback) {
@@ -97,9 +180,11 @@ void Batcher::submit(std::shared_ptr<Call> call, asio::any_io_executor fallback)
         full = !queue_.push(call);
         if (!full) {
             unanswered_.insert(*call);
-            start = workers_ < usual_workers ||
-                    (workers_ < most_workers && queue_.size() >= limits_.calls);
+            // One that is about to look takes this call along.
+            start = coming_ == 0 && (workers_ < usual_workers ||
+                                     (workers_ < most_workers && queue_.size() >= limits_.calls));
             workers_ += start ? 1 : 0;
+            coming_ += start ? 1 : 0;
             set_timer();
         }
     }
@@ -113,61 +198,86 @@ void Batcher::submit(std::shared_ptr<Call> call, asio::any_io_executor fallback)
 }
 
 void Batcher::start_worker() {
-    auto strand = asio::make_strand(home_);
     // Posted, so that the rest of this turn of the event loop can join.
-    asio::post(strand, [strand, turn = WorkerTurn(shared_from_this()),
-                        self = shared_from_this()]() mutable {
-        asio::co_spawn(strand, work(std::move(self), std::move(turn)), asio::detached);
+    asio::post(home_, [home = home_, turn = WorkerTurn(shared_from_this()),
+                       self = shared_from_this()]() mutable {
+        asio::co_spawn(home, work(std::move(self), std::move(turn)), asio::detached);
     });
 }
 
 asio::awaitable<void> Batcher::work(std::shared_ptr<Batcher> self, WorkerTurn turn) {
     for (;;) {
-        Calls calls = self->next_group();
+        Calls calls = self->next_group(turn);
         if (calls.empty()) {
             turn.done();
             co_return;
         }
-        co_await self->run(std::move(calls));
+        GroupEnd end(*self, calls);
+        std::exception_ptr thrown;
+        try {
+            bool singly = false;
+            co_await self->run(calls, singly);
+            for (std::size_t i = 0; singly && i < calls.size(); ++i) {
+                Calls alone(1, calls[i]);
+                bool no_smaller = false;
+                co_await self->run(alone, no_smaller);
+            }
+        } catch (...) {
+            thrown = std::current_exception();
+        }
+        if (thrown) {
+            // Out of memory, most likely: this group suffers, the worker goes on.
+            self->finish_all(calls, to_failure(thrown, Errc::protocol_error));
+        }
+        end.answered();
+        if (self->linger(turn)) {
+            auto one_turn = asio::post(self->home_, asio::deferred);
+            co_await std::move(one_turn);
+        }
     }
 }
 
-Calls Batcher::next_group() {
-    const std::lock_guard lock(mutex_);
-    last_start_ = std::chrono::steady_clock::now();
-    Calls calls = queue_.next_group();
-    if (calls.empty()) {
-        // Ending and finding nothing are one step: a call that comes later starts a new worker.
-        --workers_;
+Calls Batcher::next_group(WorkerTurn& turn) {
+    bool start = false;
+    Calls calls;
+    {
+        const std::lock_guard lock(mutex_);
+        turn.coming = false;
+        --coming_;
+        last_start_ = std::chrono::steady_clock::now();
+        calls = queue_.next_group();
+        if (calls.empty()) {
+            // Ending and finding nothing are one step: a call that comes later starts a new worker.
+            --workers_;
+        } else if (!queue_.empty() && coming_ == 0 && workers_ < usual_workers) {
+            start = true;
+            ++workers_;
+            ++coming_;
+        }
+        set_timer();
+    }
+    if (start) {
+        start_worker();
     }
     return calls;
 }
 
-asio::awaitable<void> Batcher::run(Calls calls) {
-    const GroupEnd end(*this, calls);
-    std::exception_ptr thrown;
-    try {
-        bool singly = false;
-        co_await run_as_one(calls, singly);
-        for (std::size_t i = 0; singly && i < calls.size(); ++i) {
-            Calls alone(1, calls[i]);
-            bool no_smaller = false;
-            co_await run_as_one(alone, no_smaller);
-        }
-    } catch (...) {
-        thrown = std::current_exception();
-    }
-    if (thrown) {
-        // Out of memory, most likely: this group suffers, the worker goes on.
-        finish_all(calls, to_failure(thrown, Errc::protocol_error));
-    }
+/// @returns whether to wait for one turn of the event loop before looking for the next group.
+bool Batcher::linger(WorkerTurn& turn) {
+    const std::lock_guard lock(mutex_);
+    turn.coming = true;
+    ++coming_;
+    return queue_.empty();
 }
 
-asio::awaitable<void> Batcher::run_as_one(Calls& calls, bool& singly) {
-    Tries tries;
+asio::awaitable<void> Batcher::run(Calls& calls, bool& singly) {
+    Tries tries = calls.size() == 1 ? calls.front()->tries : Tries();
     Failure lost;  // why the group was sent before, if it was
-    for (bool again = false;; again = true) {
-        Result<ConnectionLease> lease = co_await detail::borrow(*pool_, *observers_);
+    for (bool again = tries.any();; again = true) {
+        Result<ConnectionLease> lease = detail::borrow_idle(*pool_, *observers_);
+        if (!*lease) {
+            lease = co_await detail::borrow(*pool_, *observers_);
+        }
         if (!lease) {
             const Failure failure = lease.error();
             // A pool of the application may still lend the connection that was lost.
@@ -184,18 +294,28 @@ asio::awaitable<void> Batcher::run_as_one(Calls& calls, bool& singly) {
         counters_->retries += again ? 1 : 0;
         const StatementWatch watch(*observers_, operation_name(calls.front()->kind), calls.size(),
                                    again);
-        const TimePoint deadline = std::chrono::steady_clock::now() + settings_.statement_timeout;
-        pg::Answer answer = co_await lease->state().connection().execute(
-            group.statement(), group.parameters(), deadline);
+        pg::Connection& connection = lease->state().connection();
+        pg::Answer answer = connection.attach(home_) && connection.reusable()
+                                ? pg::Answer(pg::Rows())
+                                : connection.lost(pg::Effect::none);
+        if (answer) {
+            const Flight flight(*this, connection);
+            pg::Exchange exchange(connection, group.statement(), group.parameters());
+            for (pg::Want want = exchange.begin(); want != pg::Want::nothing;
+                 want = exchange.go_on()) {
+                auto came = connection.ready(want);
+                co_await std::move(came);
+            }
+            answer = exchange.take();
+        }
         watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
         // Back before anybody is answered: a caller's next call finds it idle.
         *lease = ConnectionLease();
         if (answer) {
-            std::vector<Result<CallAnswer>> answers = group.answers(*answer);
             unlink(calls);
-            for (std::size_t i = 0; i < calls.size(); ++i) {
-                calls[i]->settle(std::move(answers[i]));
-            }
+            group.answer(*answer, [&calls](std::size_t i, Result<CallAnswer>&& one) {
+                calls[i]->settle(std::move(one));
+            });
             co_return;
         }
         const pg::StatementFailure failed = answer.error();
@@ -268,12 +388,22 @@ std::size_t Batcher::queued() const {
     return queue_.size();
 }
 
-/// Keeps one timer for all calls, at the earliest deadline; none when nobody waits, so that a
-/// context with nothing to do comes to its end. Under the lock.
+/// Keeps one timer for all that has a deadline; none when no worker is left and nobody waits, so
+/// that a context with nothing to do comes to its end. Under the lock.
 void Batcher::set_timer() {
-    const TimePoint wanted = unanswered_.empty() ? TimePoint::max() : unanswered_.first()->deadline;
-    // A timer that is too early finds nothing to do and is set anew.
-    if (wanted == timer_at_ || (wanted != TimePoint::max() && timer_at_ < wanted)) {
+    TimePoint wanted = unanswered_.empty() ? TimePoint::max() : unanswered_.first()->deadline;
+    for (const Flight* flight : flights_) {
+        if (flight != nullptr) {
+            wanted = std::min(wanted, flight->deadline);
+        }
+    }
+    if (may_be_stuck()) {
+        wanted = std::min(wanted, last_start_ + stuck_after);
+    }
+    // A timer that is too early finds nothing to do and is set anew: cheaper than setting it for
+    // every call.
+    const bool early_enough = timer_at_ <= wanted && (wanted != TimePoint::max() || workers_ > 0);
+    if (early_enough || wanted == timer_at_) {
         return;
     }
     timer_at_ = wanted;
@@ -293,6 +423,12 @@ void Batcher::set_timer() {
     });
 }
 
+/// Whether calls wait while all workers are busy: a row that somebody has locked must not hold up
+/// those who want other rows. Under the lock.
+bool Batcher::may_be_stuck() const noexcept {
+    return coming_ == 0 && workers_ > 0 && workers_ < most_workers && !queue_.empty();
+}
+
 void Batcher::expire() {
     const TimePoint now = std::chrono::steady_clock::now();
     Calls late;
@@ -301,11 +437,16 @@ void Batcher::expire() {
     {
         const std::lock_guard lock(mutex_);
         timer_at_ = TimePoint::max();
-        if (!queue_.empty() && workers_ < most_workers && now - last_start_ >= stuck_after) {
-            // A row that somebody has locked must not hold up those who want other rows.
+        if (may_be_stuck() && now - last_start_ >= stuck_after) {
             start = true;
             ++workers_;
-            last_start_ = now;
+            ++coming_;
+        }
+        for (Flight* flight : flights_) {
+            if (flight != nullptr && flight->deadline <= now) {
+                flight->connection.overrun();
+                flight->deadline = TimePoint::max();
+            }
         }
         while (!unanswered_.empty() && unanswered_.first()->deadline <= now) {
             Call& call = *unanswered_.first();
@@ -322,7 +463,7 @@ void Batcher::expire() {
     }
     for (std::size_t i = 0; i < late.size(); ++i) {
         late[i]->settle(Failure(Errc::timed_out,
-                                were_sent[i] ? "the call timed out: the server did not answer"
+                                were_sent[i] ? timed_out_sent
                                              : "the call timed out before it could be sent: no "
                                                "connection was free"));
     }

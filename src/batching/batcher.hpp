@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -28,9 +29,10 @@ struct BatchCounters {
 ///
 /// A call is queued; a worker is posted to the executor, so that whatever else is queued in the
 /// same turn of the event loop goes out with it. While enough groups are on their way, further
-/// calls pile up and form the next one. A worker is a coroutine on a strand of its own that ends
-/// when the queue is empty: there is no permanent task, and a group belongs to the batcher, not to
-/// any caller.
+/// calls pile up and form the next one. A worker is a coroutine that ends when the queue is empty:
+/// there is no permanent task, and a group belongs to the batcher, not to any caller. Before it
+/// ends it lets one more turn of the event loop pass, since those whom it has just answered often
+/// come back at once.
 class Batcher : public std::enable_shared_from_this<Batcher> {
   public:
     struct Settings {
@@ -44,12 +46,24 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
             Settings settings, std::shared_ptr<BatchCounters> counters,
             std::shared_ptr<const Observers> observers);
 
-    /// Queues a call and waits for its answer, to its deadline at most.
+    /// Hands a call to the batcher when it is awaited.
+    struct Submission {
+        void operator()(std::shared_ptr<Completion<Result<CallAnswer>>> call);
+
+        std::shared_ptr<Batcher> batcher;
+        asio::any_io_executor fallback;
+    };
+
+    /// What queues a call, once it is awaited, and waits for its answer, to its deadline at most.
     /// @param fallback where statements run if the pool names no executor and this is the first
     /// call.
-    static asio::awaitable<Result<CallAnswer>> perform(std::shared_ptr<Batcher> self,
-                                                       std::shared_ptr<Call> call,
-                                                       asio::any_io_executor fallback);
+    static Call::Waiting<Submission> perform(std::shared_ptr<Batcher> self,
+                                             std::shared_ptr<Call> call,
+                                             asio::any_io_executor fallback);
+
+    /// Runs a call in the calling thread, if that takes no waiting for a connection.
+    /// @returns whether it has been answered; if not, it may be performed as usual.
+    bool perform_blocking(const std::shared_ptr<Call>& call);
 
     /// The caller of @p call lost patience.
     void abandon(Call& call, asio::cancellation_type type);
@@ -59,6 +73,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
   private:
     class WorkerTurn;
     class GroupEnd;
+    class Flight;
 
     /// How many groups may be on their way while the queue holds less than a full group.
     static constexpr std::size_t usual_workers = 2;
@@ -69,14 +84,14 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     void submit(std::shared_ptr<Call> call, asio::any_io_executor fallback);
     void start_worker();
     static asio::awaitable<void> work(std::shared_ptr<Batcher> self, WorkerTurn turn);
-    Calls next_group();
-    asio::awaitable<void> run(Calls calls);
-    asio::awaitable<void> run_as_one(Calls& calls, bool& singly);
+    Calls next_group(WorkerTurn& turn);
+    bool linger(WorkerTurn& turn);
+    asio::awaitable<void> run(Calls& calls, bool& singly);
     void mark_sent(Calls& calls);
-    void finish(const std::shared_ptr<Call>& call, Result<CallAnswer> result);
     void finish_all(const Calls& calls, const Failure& failure);
     void unlink(const Calls& calls);
     void set_timer();
+    bool may_be_stuck() const noexcept;
     void expire();
 
     const std::shared_ptr<AsyncCachePool> pool_;
@@ -93,7 +108,9 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     CallQueue queue_;
     DeadlineList unanswered_;
     std::size_t workers_ = 0;
+    std::size_t coming_ = 0;                   // of them, those that are about to look for a group
     TimePoint last_start_ = TimePoint::min();  // when a worker last looked for a group
+    std::array<Flight*, most_workers> flights_{};
 };
 
 }  // namespace psycache

@@ -35,6 +35,15 @@ constexpr std::string_view operation_name(CallKind kind) noexcept {
     return "";
 }
 
+/// How often a group has failed so far, by what may be done about it.
+struct Tries {
+    unsigned unsent = 0;      ///< the connection broke, certainly without effect
+    unsigned unanswered = 0;  ///< the connection broke after sending
+    unsigned conflicts = 0;   ///< the server rolled the statement back for a conflict
+
+    bool any() const noexcept { return unsent + unanswered + conflicts > 0; }
+};
+
 /// The answer to any call; each kind uses its part.
 struct CallAnswer {
     CallAnswer() = default;
@@ -57,6 +66,7 @@ class Call final : public Completion<Result<CallAnswer>> {
     std::string jsonb;  // put: the encoded value
     Duration ttl{0};    // put
     const TimePoint deadline;
+    Tries tries;  // of a statement of its own, before it came to the batcher
 
     std::size_t bytes() const noexcept { return key.size() + jsonb.size(); }
 

@@ -25,8 +25,8 @@ Result<CallAnswer> hit(std::string_view jsonb, std::size_t size) {
 GroupStatement::GroupStatement(const TableStatements& statements, const Calls& calls)
     : statements_(statements), calls_(calls), kind_(calls.front()->kind) {
     if (calls.size() == 1) {
-        order_ = {0};
-        runs_ = {Run{0, 1}};
+        order_.push_back(0);
+        runs_.push_back(Run{0, 1});
         one(*calls.front());
         return;
     }
@@ -96,67 +96,82 @@ void GroupStatement::many() {
     parameters_.own(ttls.take());
 }
 
-std::vector<Result<CallAnswer>> GroupStatement::answers(const pg::Rows& rows) const {
+void GroupStatement::answer(const pg::Rows& rows, const Deliver& deliver) const {
     switch (kind_) {
         case CallKind::get:
-            return get_answers(rows);
+            return answer_gets(rows, deliver);
         case CallKind::put:
-            return put_answers(rows);
+            return answer_puts(rows, deliver);
         case CallKind::remove:
-            return remove_answers(rows);
+            return answer_removes(rows, deliver);
     }
-    return {};
 }
 
-std::vector<Result<CallAnswer>> GroupStatement::get_answers(const pg::Rows& rows) const {
-    std::vector<Result<CallAnswer>> answers(calls_.size(), CallAnswer());
+void GroupStatement::answer_gets(const pg::Rows& rows, const Deliver& deliver) const {
     const std::size_t first_column = calls_.size() == 1 ? 0 : 1;
+    // Rows come in no order, and none comes for a miss.
+    std::vector<bool> found(runs_.size());
     for (std::size_t row = 0; row < rows.size(); ++row) {
         const std::size_t run_number =
             first_column == 0 ? 0 : static_cast<std::size_t>(rows.integer(row, 0)) - 1;
-        if (run_number >= runs_.size()) {
+        if (run_number >= runs_.size() || found[run_number]) {
             continue;
         }
+        found[run_number] = true;
         const std::size_t size =
             statements_.sizes ? static_cast<std::size_t>(rows.integer(row, first_column + 1)) : 0;
         const Run& run = runs_[run_number];
         Result<CallAnswer> answer = hit(rows.bytes(row, first_column), size);
         for (std::size_t i = run.begin; i + 1 < run.end; ++i) {
-            answers[order_[i]] = answer;
+            deliver(order_[i], Result<CallAnswer>(answer));
         }
-        answers[order_[run.end - 1]] = std::move(answer);
+        deliver(order_[run.end - 1], std::move(answer));
     }
-    return answers;
-}
-
-std::vector<Result<CallAnswer>> GroupStatement::put_answers(const pg::Rows& rows) const {
-    std::vector<Result<CallAnswer>> answers(calls_.size(), CallAnswer());
-    if (!statements_.sizes) {
-        return answers;
-    }
-    for (std::size_t row = 0; row < rows.size(); ++row) {
-        if (const Run* run = find(rows.bytes(row, 0))) {
-            for (std::size_t i = run->begin; i < run->end; ++i) {
-                answers[order_[i]]->size = static_cast<std::size_t>(rows.integer(row, 1));
+    for (std::size_t number = 0; number < runs_.size(); ++number) {
+        if (!found[number]) {
+            for (std::size_t i = runs_[number].begin; i < runs_[number].end; ++i) {
+                deliver(order_[i], CallAnswer());
             }
         }
     }
-    return answers;
 }
 
-std::vector<Result<CallAnswer>> GroupStatement::remove_answers(const pg::Rows& rows) const {
-    std::vector<Result<CallAnswer>> answers(calls_.size(), CallAnswer());
+void GroupStatement::answer_puts(const pg::Rows& rows, const Deliver& deliver) const {
+    std::vector<std::size_t> sizes(statements_.sizes ? runs_.size() : 0);
+    for (std::size_t row = 0; row < rows.size() && statements_.sizes; ++row) {
+        if (const Run* run = find(rows.bytes(row, 0))) {
+            sizes[static_cast<std::size_t>(run - runs_.data())] =
+                static_cast<std::size_t>(rows.integer(row, 1));
+        }
+    }
+    for (std::size_t number = 0; number < runs_.size(); ++number) {
+        CallAnswer answer;
+        answer.size = statements_.sizes ? sizes[number] : 0;
+        for (std::size_t i = runs_[number].begin; i < runs_[number].end; ++i) {
+            deliver(order_[i], Result<CallAnswer>(answer));
+        }
+    }
+}
+
+void GroupStatement::answer_removes(const pg::Rows& rows, const Deliver& deliver) const {
+    std::vector<bool> existed(runs_.size());
     if (calls_.size() == 1) {
-        answers.front()->existed = rows.affected() > 0;
-        return answers;
+        existed.front() = rows.affected() > 0;
     }
     for (std::size_t row = 0; row < rows.size(); ++row) {
         if (const Run* run = find(rows.bytes(row, 0))) {
-            // As if they had come one after the other: the first one finds the entry.
-            answers[order_[run->begin]]->existed = true;
+            existed[static_cast<std::size_t>(run - runs_.data())] = true;
         }
     }
-    return answers;
+    for (std::size_t number = 0; number < runs_.size(); ++number) {
+        const Run& run = runs_[number];
+        for (std::size_t i = run.begin; i < run.end; ++i) {
+            CallAnswer answer;
+            // As if they had come one after the other: the first one finds the entry.
+            answer.existed = existed[number] && i == run.begin;
+            deliver(order_[i], std::move(answer));
+        }
+    }
 }
 
 const GroupStatement::Run* GroupStatement::find(std::string_view key) const {

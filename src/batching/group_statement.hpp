@@ -1,5 +1,8 @@
 #pragma once
 
+#include <boost/container/small_vector.hpp>
+#include <functional>
+
 #include "batching/call.hpp"
 #include "pg/parameters.hpp"
 #include "pg/rows.hpp"
@@ -20,15 +23,18 @@ class GroupStatement {
     const pg::Statement& statement() const noexcept { return *statement_; }
     const pg::Parameters& parameters() const noexcept { return parameters_; }
 
-    /// @returns the answer of each call, in the order in which they were given.
-    std::vector<Result<CallAnswer>> answers(const pg::Rows& rows) const;
+    /// Takes the answer of one call, by its place among those that were given.
+    using Deliver = std::function<void(std::size_t, Result<CallAnswer>&&)>;
+
+    /// Hands over the answer of each call.
+    void answer(const pg::Rows& rows, const Deliver& deliver) const;
 
   private:
     void one(const Call& call);
     void many();
-    std::vector<Result<CallAnswer>> get_answers(const pg::Rows& rows) const;
-    std::vector<Result<CallAnswer>> put_answers(const pg::Rows& rows) const;
-    std::vector<Result<CallAnswer>> remove_answers(const pg::Rows& rows) const;
+    void answer_gets(const pg::Rows& rows, const Deliver& deliver) const;
+    void answer_puts(const pg::Rows& rows, const Deliver& deliver) const;
+    void answer_removes(const pg::Rows& rows, const Deliver& deliver) const;
 
     /// Calls with the same key: [begin, end) of order_.
     struct Run {
@@ -42,8 +48,9 @@ class GroupStatement {
     const TableStatements& statements_;
     const Calls& calls_;
     const CallKind kind_;
-    std::vector<std::size_t> order_;  // of calls_, by key, then as they came
-    std::vector<Run> runs_;
+    // Room for a lone call without allocating.
+    boost::container::small_vector<std::size_t, 1> order_;  // of calls_, by key, then as they came
+    boost::container::small_vector<Run, 1> runs_;
     const pg::Statement* statement_ = nullptr;
     pg::Parameters parameters_;
 };

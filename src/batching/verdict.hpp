@@ -7,13 +7,6 @@
 
 namespace psycache {
 
-/// How often a group has failed so far, by what may be done about it.
-struct Tries {
-    unsigned unsent = 0;      ///< the connection broke, certainly without effect
-    unsigned unanswered = 0;  ///< the connection broke after sending
-    unsigned conflicts = 0;   ///< the server rolled the statement back for a conflict
-};
-
 /// What is done about a statement that failed.
 enum class Verdict {
     retry,            ///< at once, on another connection

@@ -50,7 +50,7 @@ Batcher::Settings batcher_settings(const CacheOptions& options) {
 }  // namespace
 
 CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
-                     std::shared_ptr<Telemetry> telemetry)
+                     std::shared_ptr<Telemetry> telemetry, Serves serves)
     : pool_(std::move(pool)),
       telemetry_(std::move(telemetry)),
       statements_(
@@ -61,11 +61,11 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& o
           std::shared_ptr<const Observers>(telemetry_, &telemetry_->observers))),
       timeout_(options.timeout),
       maintenance_timeout_(options.maintenance_timeout),
-      on_outage_(options.on_outage) {}
+      on_outage_(options.on_outage),
+      serves_(serves) {}
 
-asio::awaitable<Result<CallAnswer>> CacheCore::perform(Self self, std::shared_ptr<Call> call) {
-    const asio::any_io_executor executor = co_await asio::this_coro::executor;
-    co_return co_await Batcher::perform(self->batcher_, std::move(call), executor);
+bool CacheCore::answered_blocking(const std::shared_ptr<Call>& call) const {
+    return serves_ == Serves::one_call && batcher_->perform_blocking(call);
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
@@ -89,7 +89,12 @@ asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::stri
     } else {
         auto call = std::make_shared<Call>(CallKind::get, std::move(key),
                                            begun.until.value_or(self->deadline()));
-        Result<CallAnswer> result = co_await perform(self, std::move(call));
+        if (!self->answered_blocking(call)) {
+            auto answer =
+                Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
+            co_await std::move(answer);
+        }
+        Result<CallAnswer>& result = call->value();
         if (result) {
             if (result->value) {
                 self->telemetry_->hit();
@@ -128,7 +133,12 @@ asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::str
                                            begun.until.value_or(self->deadline()));
         call->jsonb = std::move(*jsonb);
         call->ttl = ttl;
-        Result<CallAnswer> result = co_await perform(self, std::move(call));
+        if (!self->answered_blocking(call)) {
+            auto answer =
+                Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
+            co_await std::move(answer);
+        }
+        Result<CallAnswer>& result = call->value();
         if (result) {
             self->telemetry_->put();
             spans.record([&](CachePutSpan& span) { span.record_put(result->size); });
@@ -153,7 +163,12 @@ asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Begun<CacheR
     } else {
         auto call = std::make_shared<Call>(CallKind::remove, std::move(key),
                                            begun.until.value_or(self->deadline()));
-        Result<CallAnswer> result = co_await perform(self, std::move(call));
+        if (!self->answered_blocking(call)) {
+            auto answer =
+                Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
+            co_await std::move(answer);
+        }
+        Result<CallAnswer>& result = call->value();
         if (result) {
             self->telemetry_->removed();
             spans.record([](CacheRemoveSpan& span) { span.record_removed(); });

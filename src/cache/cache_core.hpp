@@ -34,10 +34,16 @@ class CacheCore {
         std::optional<Spans<Span>> spans;
     };
 
+    /// Whom the executor of a core serves.
+    enum class Serves {
+        many,      ///< callers that must not be held up
+        one_call,  ///< one call at a time, which may block
+    };
+
     /// @param options   checked already.
     /// @param telemetry shared with other cores of the same cache.
     CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
-              std::shared_ptr<Telemetry> telemetry);
+              std::shared_ptr<Telemetry> telemetry, Serves serves = Serves::many);
 
     static asio::awaitable<std::optional<json::object>> get(Self self, std::string key,
                                                             std::string span_name,
@@ -67,7 +73,6 @@ class CacheCore {
   private:
     using DeleteJob = std::shared_ptr<Job<std::uint64_t>>;
 
-    static asio::awaitable<Result<CallAnswer>> perform(Self self, std::shared_ptr<Call> call);
     static asio::awaitable<Result<std::uint64_t>> perform_job(
         Self self, Job<std::uint64_t>::OnCancel on_cancel, JobBody<std::uint64_t> body);
     static asio::awaitable<Result<std::uint64_t>> delete_all(Self self);
@@ -77,6 +82,7 @@ class CacheCore {
                                                        std::string_view operation, bool repeatable);
 
     bool is_outage(const Failure& failure) const noexcept;
+    bool answered_blocking(const std::shared_ptr<Call>& call) const;
 
     const std::shared_ptr<AsyncCachePool> pool_;
     const std::shared_ptr<Telemetry> telemetry_;
@@ -85,6 +91,7 @@ class CacheCore {
     const Duration timeout_;
     const Duration maintenance_timeout_;
     const OnOutage on_outage_;
+    const Serves serves_;
 };
 
 }  // namespace psycache::detail

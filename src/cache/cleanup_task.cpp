@@ -81,8 +81,10 @@ asio::awaitable<bool> CleanupTask::stop(std::shared_ptr<CleanupTask> self,
         self->wait_for_end(std::static_pointer_cast<StopWaiter>(std::move(completion)), timer,
                            timeout);
     };
-    Result<bool> ended =
-        co_await StopWaiter::wait(std::make_shared<StopWaiter>(), std::move(start));
+    const auto waiter = std::make_shared<StopWaiter>();
+    auto end = StopWaiter::wait(waiter, std::move(start));
+    co_await std::move(end);
+    const Result<bool>& ended = waiter->value();
     if (!ended) {
         throw to_error("stop", ended.error());
     }

@@ -44,7 +44,7 @@ class LanePool {
         Lane(const PoolFactory& make_pool, const CacheOptions& options,
              const std::shared_ptr<Telemetry>& telemetry)
             : core(std::make_shared<CacheCore>(make_pool(context.get_executor()), options,
-                                               telemetry)) {}
+                                               telemetry, CacheCore::Serves::one_call)) {}
         asio::io_context context{1};
         std::shared_ptr<CacheCore> core;
     };

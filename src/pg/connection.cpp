@@ -1,16 +1,21 @@
 #include "pg/connection.hpp"
 
 #include <libpq-fe.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 
+#include "async/watch.hpp"
+#include "pg/exchange.hpp"
 #include "pg/resolve.hpp"
 #include "sqlstate.hpp"
 
@@ -24,11 +29,6 @@ struct Finish {
     void operator()(PGconn* connection) const noexcept { PQfinish(connection); }
 };
 using Handle = std::unique_ptr<PGconn, Finish>;
-
-struct Clear {
-    void operator()(PGresult* result) const noexcept { PQclear(result); }
-};
-using ResultHandle = std::unique_ptr<PGresult, Clear>;
 
 /// Keeps notices from the program's stderr, and learns from one when the server ends an idle
 /// session: its last words come as a notice, a moment before the end of the stream.
@@ -44,22 +44,6 @@ void receive_notice(void* ended, const PGresult* notice) {
 /// therefore watches a duplicate, which nobody else can close.
 Descriptor duplicate_of(const PGconn* connection, const asio::any_io_executor& executor) {
     return Descriptor(executor, ::dup(PQsocket(connection)));
-}
-
-std::string field(const PGresult* result, int code) {
-    const char* text = PQresultErrorField(result, code);
-    return text == nullptr ? std::string() : std::string(text);
-}
-
-bool is_error(const PGresult* result) noexcept {
-    const ExecStatusType status = PQresultStatus(result);
-    return status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK;
-}
-
-/// Where an error came from: told apart by the server function that raised it.
-bool is_changed_plan(const PGresult* result) {
-    return field(result, PG_DIAG_SQLSTATE) == "0A000" &&
-           field(result, PG_DIAG_SOURCE_FUNCTION) == "RevalidateCachedQuery";
 }
 
 std::string first_line(const char* message) {
@@ -148,12 +132,6 @@ asio::awaitable<bool> poll_connecting(PGconn* connection, Watch& watch,
     co_return true;
 }
 
-/// What the wire said so far about the statement that is running.
-struct Outcome {
-    ResultHandle good;
-    ResultHandle error;
-};
-
 }  // namespace
 
 Statement::Statement(std::string text, std::vector<Oid> parameter_types) : sql(std::move(text)) {
@@ -170,7 +148,8 @@ Statement::Statement(std::string text, std::vector<Oid> parameter_types) : sql(s
 }
 
 asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
-    std::string dsn, TimePoint deadline, std::shared_ptr<std::atomic<bool>> prepare) {
+    asio::any_io_executor io, std::string dsn, TimePoint deadline,
+    std::shared_ptr<std::atomic<bool>> prepare) {
     const asio::any_io_executor strand = co_await asio::this_coro::executor;
     const Conninfo conninfo = read_conninfo(dsn);
     Watch watch(strand);
@@ -208,6 +187,7 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         connection->owned_ = true;
         PQsetNoticeReceiver(connection->connection_, receive_notice, &connection->broken_);
         connection->prepare_ = std::move(prepare);
+        connection->attach(io);
         co_return connection;
     }
     co_return Failure(Errc::connect_failed,
@@ -247,7 +227,6 @@ Result<std::unique_ptr<Connection>> Connection::adopt(pg_conn* connection) {
 }
 
 Connection::~Connection() {
-    watch_.reset();
     descriptor_.reset();
     if (!owned_) {
         release();
@@ -264,7 +243,6 @@ void Connection::release() noexcept {
     if (owned_ || connection_ == nullptr) {
         return;
     }
-    watch_.reset();
     descriptor_.reset();
     if (!reusable()) {
         break_off();
@@ -274,7 +252,8 @@ void Connection::release() noexcept {
 }
 
 bool Connection::reusable() const noexcept {
-    return !broken_ && connection_ != nullptr && PQstatus(connection_) == CONNECTION_OK &&
+    return !broken_ && !overran_.load() && connection_ != nullptr &&
+           PQstatus(connection_) == CONNECTION_OK &&
            PQtransactionStatus(connection_) == PQTRANS_IDLE;
 }
 
@@ -317,176 +296,120 @@ std::string Connection::prepared_name(const Statement& statement) const {
                                      : statement.name + "_" + std::to_string(prepared_generation_);
 }
 
-bool Connection::watch_from(const asio::any_io_executor& strand, TimePoint deadline) {
-    if (!descriptor_) {
-        try {
-            descriptor_.emplace(duplicate_of(connection_, strand));
-        } catch (const boost::system::system_error&) {
-            return false;  // the process has no file descriptor left
-        }
-        watch_.emplace(strand);
+bool Connection::attach(const asio::any_io_executor& executor) noexcept {
+    if (descriptor_) {
+        return true;
     }
-    watch_->arm(deadline, strand);
-    return true;
+    try {
+        descriptor_.emplace(duplicate_of(connection_, executor));
+        return true;
+    } catch (...) {
+        return false;  // the process has no file descriptor left
+    }
+}
+
+void Connection::overrun() noexcept {
+    overran_ = true;
+    // By the duplicate: the number of libpq's own may belong to somebody else by now.
+    ::shutdown(descriptor_->native_handle(), SHUT_RDWR);
+}
+
+/// Overruns a statement at its deadline, by a timer that may fire on any thread.
+class Connection::Deadline {
+  public:
+    Deadline(const asio::any_io_executor& executor, TimePoint when, Connection& connection)
+        : timer_(executor, when), running_(std::make_shared<Running>(connection)) {
+        timer_.async_wait([running = running_](const boost::system::error_code& error) {
+            const std::lock_guard lock(running->mutex);
+            if (!error && running->connection != nullptr) {
+                running->connection->overrun();
+            }
+        });
+    }
+    Deadline(const Deadline&) = delete;
+    Deadline& operator=(const Deadline&) = delete;
+    ~Deadline() {
+        const std::lock_guard lock(running_->mutex);
+        running_->connection = nullptr;
+    }
+
+  private:
+    struct Running {
+        explicit Running(Connection& its) : connection(&its) {}
+        std::mutex mutex;
+        Connection* connection;
+    };
+
+    asio::steady_timer timer_;
+    std::shared_ptr<Running> running_;
+};
+
+asio::awaitable<Answer> Connection::execute(const Statement& statement,
+                                            const Parameters& parameters) {
+    return run(Exchange(*this, statement, parameters));
 }
 
 asio::awaitable<Answer> Connection::execute(const Statement& statement,
                                             const Parameters& parameters, TimePoint deadline) {
-    const asio::any_io_executor strand = co_await asio::this_coro::executor;
-    if (!reusable() || !watch_from(strand, deadline)) {
-        co_return lost(Effect::none);
+    return run_until(Exchange(*this, statement, parameters), deadline);
+}
+
+Answer Connection::execute_blocking(const Statement& statement, const Parameters& parameters,
+                                    TimePoint deadline) {
+    if (!reusable()) {
+        return lost(Effect::none);
     }
-    Answer answer = co_await run(statement, parameters);
-    watch_->disarm();
-    co_return answer;
+    Exchange exchange(*this, statement, parameters);
+    for (Want want = exchange.begin(); want != Want::nothing; want = exchange.go_on()) {
+        if (!wait_for(want, deadline)) {
+            overran_ = true;
+        }
+    }
+    return exchange.take();
+}
+
+/// Waits in the calling thread. @returns whether what was wanted came in time.
+bool Connection::wait_for(Want want, TimePoint deadline) const noexcept {
+    pollfd watched{};
+    watched.fd = PQsocket(connection_);
+    watched.events = want == Want::read ? POLLIN : POLLOUT;
+    for (;;) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+            deadline - std::chrono::steady_clock::now());
+        if (left <= std::chrono::milliseconds::zero()) {
+            return false;
+        }
+        constexpr std::chrono::milliseconds at_most{std::chrono::hours(1)};
+        const int came = ::poll(&watched, 1, static_cast<int>(std::min(left, at_most).count()));
+        if (came > 0 || (came < 0 && errno != EINTR)) {
+            return true;  // libpq finds out what is wrong with the socket
+        }
+    }
 }
 
 asio::awaitable<Answer> Connection::execute_script(std::string sql, TimePoint deadline) {
-    const asio::any_io_executor strand = co_await asio::this_coro::executor;
-    if (!reusable() || !watch_from(strand, deadline)) {
+    return run_until(Exchange(*this, std::move(sql)), deadline);
+}
+
+asio::awaitable<Answer> Connection::run_until(Exchange exchange, TimePoint deadline) {
+    const asio::any_io_executor executor = co_await asio::this_coro::executor;
+    if (!attach(executor)) {
         co_return lost(Effect::none);
     }
-    Answer answer = co_await finish(PQsendQuery(connection_, sql.c_str()) == 1);
-    watch_->disarm();
-    co_return answer;
+    const Deadline in_time(executor, deadline, *this);
+    co_return co_await run(std::move(exchange));
 }
 
-asio::awaitable<Answer> Connection::run(const Statement& statement, const Parameters& parameters) {
-    static constexpr int binary[Parameters::capacity] = {1, 1, 1};
-    const int count = static_cast<int>(parameters.size());
-    // A statement that the server has forgotten, or whose plan no longer fits, is prepared once
-    // more; the second time the reason must lie between us and the server: a pooler.
-    for (int attempt = 0; prepares(); ++attempt) {
-        const std::string name = prepared_name(statement);
-        if (!prepared_.contains(name)) {
-            Answer prepared = co_await prepare(statement);
-            if (!prepared) {
-                if (prepared.error().failure.sqlstate == "42P05") {
-                    prepare_->store(false);
-                    break;
-                }
-                co_return prepared;
-            }
-            prepared_.insert(name);
-        }
-        const bool sent =
-            PQsendQueryPrepared(connection_, name.c_str(), count, parameters.values(),
-                                parameters.lengths(), static_cast<const int*>(binary), 1) == 1;
-        Answer answer = co_await finish(sent);
-        if (answer || answer.error().connection_lost) {
-            co_return answer;
-        }
-        if (answer.error().failure.sqlstate == "26000") {
-            prepared_.clear();
-            if (attempt > 0) {
-                prepare_->store(false);
-            }
-        } else if (answer.error().changed_plan && attempt == 0) {
-            ++prepared_generation_;
-        } else {
-            co_return answer;
-        }
-    }
-    const bool sent =
-        PQsendQueryParams(connection_, statement.sql.c_str(), count, statement.types.data(),
-                          parameters.values(), parameters.lengths(),
-                          static_cast<const int*>(binary), 1) == 1;
-    co_return co_await finish(sent);
-}
-
-asio::awaitable<Answer> Connection::prepare(const Statement& statement) {
-    const bool sent =
-        PQsendPrepare(connection_, prepared_name(statement).c_str(), statement.sql.c_str(),
-                      static_cast<int>(statement.types.size()), statement.types.data()) == 1;
-    Answer answer = co_await finish(sent);
-    if (answer) {
-        co_return answer;
-    }
-    StatementFailure failed = answer.error();
-    failed.effect = Effect::none;  // preparing changes no row
-    co_return Answer(std::move(failed));
-}
-
-asio::awaitable<bool> Connection::wait(Descriptor::wait_type event) {
-    if (!watch_->fired()) {
-        const Watch::Guard<Descriptor> guard(*watch_, *descriptor_);
-        co_await descriptor_->async_wait(event, asio::as_tuple(asio::use_awaitable));
-    }
-    co_return !watch_->fired();
-}
-
-asio::awaitable<Answer> Connection::finish(bool sent) {
-    if (!sent) {
+asio::awaitable<Answer> Connection::run(Exchange exchange) {
+    const bool attached = attach(co_await asio::this_coro::executor);
+    if (!reusable() || !attached) {
         co_return lost(Effect::none);
     }
-    // One statement at a time: the server reads all of it before it answers, so that waiting for
-    // room to write alone cannot end in both sides writing.
-    for (int flush = PQflush(connection_); flush != 0; flush = PQflush(connection_)) {
-        if (flush < 0) {
-            co_return lost(Effect::unknown);
-        }
-        if (!co_await wait(Descriptor::wait_write)) {
-            break_off();
-            co_return Answer(StatementFailure(Failure(Errc::timed_out), Effect::unknown, true));
-        }
+    for (Want want = exchange.begin(); want != Want::nothing; want = exchange.go_on()) {
+        auto came = ready(want);
+        co_await std::move(came);
     }
-
-    Outcome outcome;
-    for (;;) {
-        while (PQisBusy(connection_) != 0) {
-            if (!co_await wait(Descriptor::wait_read)) {
-                break_off();
-                co_return Answer(StatementFailure(Failure(Errc::timed_out), Effect::unknown, true));
-            }
-            if (PQconsumeInput(connection_) == 0) {
-                break;  // the rest comes from PQgetResult: the server's last words
-            }
-            if (PQsslInUse(connection_) != 0) {
-                // What OpenSSL has already decrypted no descriptor tells of: a record holds 16 KiB
-                // at most, and each call has room for 8.
-                PQconsumeInput(connection_);
-                PQconsumeInput(connection_);
-            }
-        }
-        ResultHandle result(PQgetResult(connection_));
-        if (!result) {
-            break;
-        }
-        if (!is_error(result.get())) {
-            outcome.good = std::move(result);
-        } else if (!outcome.error || field(outcome.error.get(), PG_DIAG_SQLSTATE).empty()) {
-            outcome.error = std::move(result);
-        }
-        if (PQstatus(connection_) == CONNECTION_BAD && outcome.error) {
-            break;
-        }
-    }
-
-    const std::string sqlstate =
-        outcome.error ? field(outcome.error.get(), PG_DIAG_SQLSTATE) : std::string();
-    if (PQstatus(connection_) != CONNECTION_OK) {
-        // A good result that no ReadyForQuery followed may have been rolled back, or not.
-        const bool unexecuted = !outcome.good && ends_session_unexecuted(sqlstate);
-        co_return lost(unexecuted ? Effect::none : Effect::unknown);
-    }
-    if (outcome.error) {
-        if (ends_session_unexecuted(sqlstate) && !outcome.good) {
-            break_off();
-            co_return lost(Effect::none);
-        }
-        Failure failure =
-            sqlstate.empty()
-                ? Failure(Errc::protocol_error)
-                : server_failure(sqlstate, field(outcome.error.get(), PG_DIAG_MESSAGE_PRIMARY));
-        const bool spoiled = sqlstate.empty() || spoils_session(sqlstate) || !reusable();
-        if (spoiled) {
-            break_off();
-        }
-        StatementFailure refused(std::move(failure), Effect::none, spoiled);
-        refused.changed_plan = is_changed_plan(outcome.error.get());
-        co_return Answer(std::move(refused));
-    }
-    co_return Answer(Rows(outcome.good.release()));
+    co_return exchange.take();
 }
 
 Answer Connection::lost(Effect effect) {
@@ -502,15 +425,11 @@ Result<void> execute_blocking(pg_conn* connection, const std::string& sql) {
             return adopted.error();
         }
     }
-    const ResultHandle result(PQexec(connection, sql.c_str()));
-    if (result && !is_error(result.get())) {
-        return {};
-    }
-    const std::string sqlstate = field(result.get(), PG_DIAG_SQLSTATE);
-    if (sqlstate.empty()) {
+    const Result<void> result = outcome_of(PQexec(connection, sql.c_str()));
+    if (!result && result.error().sqlstate.empty()) {
         return Failure(Errc::connection_lost);
     }
-    return server_failure(sqlstate, field(result.get(), PG_DIAG_MESSAGE_PRIMARY));
+    return result;
 }
 
 }  // namespace psycache::pg

@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/deferred.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <chrono>
 #include <memory>
@@ -11,7 +13,6 @@
 #include <unordered_set>
 #include <vector>
 
-#include "async/watch.hpp"
 #include "failure.hpp"
 #include "pg/conninfo.hpp"
 #include "pg/parameters.hpp"
@@ -52,17 +53,25 @@ struct StatementFailure {
 
 using Answer = boost::system::result<Rows, StatementFailure>;
 
+/// What a statement waits for.
+enum class Want { nothing, read, write };
+
+class Exchange;
+
 /// One libpq connection as coroutines, one statement at a time.
 ///
-/// With its neighbours in this folder it is the only place that touches libpq. Coroutines run on a
-/// strand (or an implicit one); several strands may use the connection one after the other.
+/// With its neighbours in this folder it is the only place that touches libpq. A statement waits
+/// for one thing at a time, so that its coroutine needs no strand; several coroutines may use the
+/// connection one after the other.
 class Connection {
   public:
-    /// Opens a connection: names, TCP, TLS, authentication.
+    /// Opens a connection: names, TCP, TLS, authentication. Runs on a strand, or an implicit one.
+    /// @param io      where its statements wait for the server; no strand.
     /// @param prepare shared by all connections of a pool: whether statements are prepared by name;
     ///                set to false by a connection that finds that this does not work.
     static boost::asio::awaitable<Result<std::unique_ptr<Connection>>> open(
-        std::string dsn, TimePoint deadline, std::shared_ptr<std::atomic<bool>> prepare);
+        boost::asio::any_io_executor io, std::string dsn, TimePoint deadline,
+        std::shared_ptr<std::atomic<bool>> prepare);
 
     /// Takes a connection that belongs to somebody else; release() before it is given back.
     static Result<std::unique_ptr<Connection>> adopt(pg_conn* connection);
@@ -71,12 +80,44 @@ class Connection {
     Connection& operator=(const Connection&) = delete;
     ~Connection();
 
-    /// Runs one statement with binary parameters and results, in a transaction of its own.
+    /// Makes ready for statements that wait on @p executor; the first one counts.
+    /// @returns whether there was a file descriptor left.
+    bool attach(const boost::asio::any_io_executor& executor) noexcept;
+
+    /// Runs one statement with binary parameters and results, in a transaction of its own, however
+    /// long it takes: overrun() ends it.
+    boost::asio::awaitable<Answer> execute(const Statement& statement,
+                                           const Parameters& parameters);
+
+    /// The same, up to a deadline.
     boost::asio::awaitable<Answer> execute(const Statement& statement, const Parameters& parameters,
                                            TimePoint deadline);
 
+    /// The same in the calling thread, without an event loop: where a loop serves one call only,
+    /// going through it costs more than the statement.
+    Answer execute_blocking(const Statement& statement, const Parameters& parameters,
+                            TimePoint deadline);
+
     /// Runs statements without parameters, all in one transaction; answers with the last one's.
     boost::asio::awaitable<Answer> execute_script(std::string sql, TimePoint deadline);
+
+    /// What waits, once it is awaited, for what an Exchange on this connection wants; attach()
+    /// comes first.
+    auto ready(Want want) {
+        namespace asio = boost::asio;
+        const auto event = want == Want::read ? asio::posix::stream_descriptor::wait_read
+                                              : asio::posix::stream_descriptor::wait_write;
+        return descriptor_->async_wait(event, asio::as_tuple(asio::deferred));
+    }
+
+    /// The running statement took too long: it ends with timed_out, and the connection with it.
+    ///
+    /// May be called from any thread once it is attached, by whoever sees to it that the connection
+    /// stays alive meanwhile. If the answer has just come, only the connection ends.
+    void overrun() noexcept;
+
+    /// The connection cannot be used any more. @returns what its statement is told.
+    Answer lost(Effect effect);
 
     /// @returns whether it is open, idle and outside of any transaction.
     bool reusable() const noexcept;
@@ -91,27 +132,27 @@ class Connection {
     pg_conn* native() const noexcept { return connection_; }
 
   private:
+    friend class Exchange;
+    class Deadline;
+
     Connection() = default;
 
-    boost::asio::awaitable<Answer> run(const Statement& statement, const Parameters& parameters);
-    boost::asio::awaitable<Answer> prepare(const Statement& statement);
-    boost::asio::awaitable<Answer> finish(bool sent);
-    boost::asio::awaitable<bool> wait(boost::asio::posix::stream_descriptor::wait_type event);
+    boost::asio::awaitable<Answer> run(Exchange exchange);
+    boost::asio::awaitable<Answer> run_until(Exchange exchange, TimePoint deadline);
+    bool wait_for(Want want, TimePoint deadline) const noexcept;
     bool prepares() const noexcept;
     std::string prepared_name(const Statement& statement) const;
-    bool watch_from(const boost::asio::any_io_executor& strand, TimePoint deadline);
-    Answer lost(Effect effect);
     void break_off() noexcept;
 
     pg_conn* connection_ = nullptr;
     bool owned_ = false;
     bool was_nonblocking_ = false;
     bool broken_ = false;
+    std::atomic<bool> overran_{false};
     std::shared_ptr<std::atomic<bool>> prepare_;  // null: statements are unnamed
     std::unordered_set<std::string> prepared_;
     unsigned prepared_generation_ = 0;
     std::optional<boost::asio::posix::stream_descriptor> descriptor_;
-    std::optional<Watch> watch_;
 };
 
 /// Runs statements without parameters on a connection that belongs to somebody else, blocking.

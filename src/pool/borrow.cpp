@@ -4,6 +4,21 @@
 
 namespace psycache::detail {
 
+namespace {
+
+void tell_wait(const Observers& observers, const Stopwatch& stopwatch,
+               const boost::system::error_code& error) {
+    if (observers.empty()) {
+        return;
+    }
+    ConnectionWait wait;
+    wait.waited = stopwatch.elapsed();
+    wait.error = error;
+    observers.tell([&](CacheInstrumentation& provider) { provider.record_connection_wait(wait); });
+}
+
+}  // namespace
+
 asio::awaitable<Result<ConnectionLease>> borrow(AsyncCachePool& pool, const Observers& observers) {
     const Stopwatch stopwatch(observers);
     ConnectionLease lease;
@@ -20,17 +35,25 @@ asio::awaitable<Result<ConnectionLease>> borrow(AsyncCachePool& pool, const Obse
         failure =
             Failure(Errc::connect_failed, "cannot connect to the server: the pool lent nothing");
     }
-    if (!observers.empty()) {
-        ConnectionWait wait;
-        wait.waited = stopwatch.elapsed();
-        wait.error = failure.code;
-        observers.tell(
-            [&](CacheInstrumentation& provider) { provider.record_connection_wait(wait); });
-    }
+    tell_wait(observers, stopwatch, failure.code);
     if (failure.code) {
         co_return failure;
     }
     co_return lease;
+}
+
+ConnectionLease borrow_idle(AsyncCachePool& pool, const Observers& observers) noexcept {
+    const Stopwatch stopwatch(observers);
+    ConnectionLease lease;
+    try {
+        lease = pool.try_connect();
+    } catch (...) {
+        // connect() will say why.
+    }
+    if (lease) {
+        tell_wait(observers, stopwatch, boost::system::error_code());
+    }
+    return lease;
 }
 
 }  // namespace psycache::detail

@@ -14,4 +14,7 @@ namespace psycache::detail {
 /// @returns the lease, which holds a connection, or why there is none.
 asio::awaitable<Result<ConnectionLease>> borrow(AsyncCachePool& pool, const Observers& observers);
 
+/// The same without waiting. @returns an empty lease where borrow() has to be asked.
+ConnectionLease borrow_idle(AsyncCachePool& pool, const Observers& observers) noexcept;
+
 }  // namespace psycache::detail

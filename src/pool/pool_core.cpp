@@ -11,6 +11,14 @@
 
 namespace psycache::detail {
 
+namespace {
+
+/// A connection that was used this short a time ago is lent without a look at it: the look is a
+/// system call, and finds nothing that the statement itself would not find a moment later.
+constexpr std::chrono::milliseconds too_short_to_die{1};
+
+}  // namespace
+
 class PoolCore::Lease final : public LeaseState {
   public:
     Lease(std::shared_ptr<PoolCore> core, Slot slot)
@@ -75,8 +83,8 @@ PoolCore::~PoolCore() {
 }
 
 asio::awaitable<Result<ConnectionLease>> PoolCore::acquire(std::shared_ptr<PoolCore> self) {
-    if (std::optional<ConnectionLease> lease = self->take_idle()) {
-        co_return std::move(*lease);
+    if (ConnectionLease lease = self->try_acquire()) {
+        co_return lease;
     }
     asio::steady_timer timer(co_await asio::this_coro::executor);
     const auto since = Clock::now();
@@ -86,7 +94,7 @@ asio::awaitable<Result<ConnectionLease>> PoolCore::acquire(std::shared_ptr<PoolC
     co_return result;
 }
 
-std::optional<ConnectionLease> PoolCore::take_idle() {
+ConnectionLease PoolCore::try_acquire() {
     const auto now = Clock::now();
     std::vector<Slot> too_old;  // closed after the lock
     for (;;) {
@@ -104,7 +112,7 @@ std::optional<ConnectionLease> PoolCore::take_idle() {
             open_ -= static_cast<std::size_t>(keep - idle_.begin());
             idle_.erase(idle_.begin(), keep);
             if (closed_ || idle_.empty() || !waiters_.empty()) {
-                return std::nullopt;  // those who wait come first
+                return ConnectionLease();  // those who wait come first
             }
             slot = std::move(idle_.back());
             idle_.pop_back();
@@ -114,12 +122,9 @@ std::optional<ConnectionLease> PoolCore::take_idle() {
                 too_old.push_back(std::move(slot));
                 continue;
             }
+            ++counters_.leases;
         }
-        if (slot.connection->alive()) {
-            {
-                const std::lock_guard lock(mutex_);
-                ++counters_.leases;
-            }
+        if (now - slot.idle_since < too_short_to_die || slot.connection->alive()) {
             show_change();
             return ConnectionLease(std::make_unique<Lease>(shared_from_this(), std::move(slot)));
         }
@@ -127,6 +132,7 @@ std::optional<ConnectionLease> PoolCore::take_idle() {
             const std::lock_guard lock(mutex_);
             --open_;
             ++counters_.lost;
+            --counters_.leases;
         }
         show_change();
         observers_.log(LogLevel::info, "an idle connection was closed by the server");
@@ -139,7 +145,9 @@ asio::awaitable<Result<ConnectionLease>> PoolCore::wait_in_line(std::shared_ptr<
                   &timer](std::shared_ptr<Completion<Result<ConnectionLease>>> c) {
         self->join_line(std::static_pointer_cast<Waiter>(std::move(c)), timer);
     };
-    return Waiter::wait(std::move(waiter), std::move(start));
+    auto turn = Waiter::wait(waiter, std::move(start));
+    co_await std::move(turn);
+    co_return std::move(waiter->value());
 }
 
 void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& timer) {
@@ -244,7 +252,6 @@ void PoolCore::hand_over(Slot slot) noexcept {
             waiters_.pop_front();
             ++counters_.leases;
         } else if (!closed_) {
-            slot.idle_since = Clock::now();
             idle_.push_back(std::move(slot));
         } else {
             --open_;
@@ -314,7 +321,8 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
         Failure failure;
         try {
             auto result = co_await pg::Connection::open(
-                self->options_.dsn, Clock::now() + self->options_.connect_timeout, self->prepare_);
+                self->executor_, self->options_.dsn, Clock::now() + self->options_.connect_timeout,
+                self->prepare_);
             if (result) {
                 connection = std::move(*result);
             } else {
@@ -335,6 +343,7 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
 void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
     Slot slot;
     slot.connection = std::move(connection);
+    slot.idle_since = Clock::now();
     {
         const std::lock_guard lock(mutex_);
         backoff_.succeeded();

@@ -31,6 +31,8 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     ~PoolCore();
 
     static asio::awaitable<Result<ConnectionLease>> acquire(std::shared_ptr<PoolCore> self);
+    /// @returns a lease of an idle connection, or an empty one.
+    ConnectionLease try_acquire();
     PoolStatistics statistics() const;
     void close() noexcept;
     const asio::any_io_executor& executor() const noexcept { return executor_; }
@@ -54,7 +56,6 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     class Lease;
     class ConnectTurn;
 
-    std::optional<ConnectionLease> take_idle();
     asio::awaitable<Result<ConnectionLease>> wait_in_line(std::shared_ptr<Waiter> waiter,
                                                           asio::steady_timer& timer);
     void join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& timer);

@@ -165,6 +165,10 @@ class Encoder {
 /// Receives the parser's events and builds the value, as boost::json's own handler does, but for
 /// numbers that are no integers.
 struct Handler {
+    /// @param place memory for values that are not complete, before any is allocated.
+    explicit Handler(std::span<unsigned char> place)
+        : stack(json::storage_ptr(), place.data(), place.size()) {}
+
     static constexpr std::size_t max_object_size = json::object::max_size();
     static constexpr std::size_t max_array_size = json::array::max_size();
     static constexpr std::size_t max_key_size = json::string::max_size();
@@ -261,7 +265,8 @@ Result<json::object> decode_jsonb(std::string_view bytes) {
     bytes.remove_prefix(1);
     json::parse_options options;
     options.max_depth = max_read_depth;
-    json::basic_parser<Handler> parser(options);
+    alignas(std::max_align_t) std::array<unsigned char, 4096> place;
+    json::basic_parser<Handler> parser(options, std::span<unsigned char>(place));
     parser.handler().stack.reset();
     json::error_code error;
     parser.write_some(false, bytes.data(), bytes.size(), error);
