@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cache/cache_core.hpp"
+#include "cache/call_checks.hpp"
 #include "cache/cleanup_task.hpp"
 #include "observers.hpp"
 #include "option_checks.hpp"
@@ -12,16 +13,18 @@
 
 namespace psycache {
 
+using detail::CacheCore;
+
 namespace {
 
-std::shared_ptr<detail::CacheCore> make_core(std::shared_ptr<AsyncCachePool> pool,
-                                             const CacheOptions& options) {
+std::shared_ptr<CacheCore> make_core(std::shared_ptr<AsyncCachePool> pool,
+                                     const CacheOptions& options) {
     if (!pool) {
         throw std::invalid_argument("AsyncPostgresCache: pool must not be null");
     }
     check_cache_options(options);
-    return std::make_shared<detail::CacheCore>(std::move(pool), options,
-                                               std::make_shared<Telemetry>(options));
+    return std::make_shared<CacheCore>(std::move(pool), options,
+                                       std::make_shared<Telemetry>(options));
 }
 
 std::shared_ptr<ConnectionPool> make_pool(asio::any_io_executor executor, PoolOptions pool_options,
@@ -52,30 +55,55 @@ AsyncPostgresCache::~AsyncPostgresCache() = default;
 
 asio::awaitable<std::optional<json::object>> AsyncPostgresCache::get_raw(std::string key,
                                                                          std::string span_name) {
-    return detail::CacheCore::get(core_, std::move(key), std::move(span_name));
+    return CacheCore::get(core_, std::move(key), std::move(span_name));
 }
 
 asio::awaitable<void> AsyncPostgresCache::put_raw(std::string key, json::object value, Duration ttl,
                                                   std::string span_name) {
-    return detail::CacheCore::put(core_, std::move(key), encode_jsonb(value), ttl,
-                                  std::move(span_name));
+    return CacheCore::put(core_, CacheCore::Form::object, std::move(key), encode_jsonb(value), ttl,
+                          std::move(span_name));
+}
+
+asio::awaitable<std::optional<std::string>> AsyncPostgresCache::get_text(std::string key,
+                                                                         std::string span_name) {
+    return CacheCore::get_text(core_, std::move(key), std::move(span_name));
+}
+
+asio::awaitable<void> AsyncPostgresCache::put_text(std::string key, std::string json_text,
+                                                   Duration ttl, std::string span_name) {
+    return CacheCore::put(core_, CacheCore::Form::text, std::move(key),
+                          detail::jsonb_of_text(json_text), ttl, std::move(span_name));
+}
+
+asio::awaitable<std::vector<std::optional<json::object>>> AsyncPostgresCache::get_raw_many(
+    std::vector<std::string> keys, std::string span_name) {
+    return CacheCore::get_many(core_, std::move(keys), std::move(span_name));
+}
+
+asio::awaitable<void> AsyncPostgresCache::put_raw_many(std::vector<Entry> entries,
+                                                       std::string span_name) {
+    return CacheCore::put_many(core_, detail::put_items(entries), std::move(span_name));
+}
+
+asio::awaitable<std::uint64_t> AsyncPostgresCache::remove_many(std::vector<std::string> keys) {
+    return CacheCore::remove_many(core_, std::move(keys));
 }
 
 asio::awaitable<bool> AsyncPostgresCache::remove(std::string key) {
-    return detail::CacheCore::remove(core_, std::move(key));
+    return CacheCore::remove(core_, std::move(key));
 }
 
 asio::awaitable<std::uint64_t> AsyncPostgresCache::cleanup_expired() {
-    return detail::CacheCore::cleanup_expired(core_);
+    return CacheCore::cleanup_expired(core_);
 }
 
 asio::awaitable<std::uint64_t> AsyncPostgresCache::flush() {
-    return detail::CacheCore::flush(core_);
+    return CacheCore::flush(core_);
 }
 
 asio::awaitable<void> AsyncPostgresCache::run_cleanup(Duration interval) {
     check_interval(interval);
-    return detail::CacheCore::run_cleanup(core_, interval);
+    return CacheCore::run_cleanup(core_, interval);
 }
 
 AsyncCleanupService AsyncPostgresCache::start_cleanup_task(Duration interval) {

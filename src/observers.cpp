@@ -7,9 +7,7 @@ namespace psycache {
 namespace {
 
 template <class Span, class Start>
-Spans<Span> open_spans(const Observers& observers, std::string_view key, std::string_view name,
-                       Start start) {
-    const std::string_view keys[] = {key};
+Spans<Span> open_spans(const Observers& observers, Keys keys, std::string_view name, Start start) {
     const SpanInfo info{keys, name};
     return Spans<Span>(observers,
                        [&](CacheInstrumentation& provider) { return (provider.*start)(info); });
@@ -63,20 +61,18 @@ void StatementWatch::ended(const boost::system::error_code& code) const noexcept
     observers_.tell([&](CacheInstrumentation& provider) { provider.record_statement(info); });
 }
 
-Spans<CacheGetSpan> open_get_spans(const Observers& observers, std::string_view key,
-                                   std::string_view name) {
-    return open_spans<CacheGetSpan>(observers, key, name,
+Spans<CacheGetSpan> open_get_spans(const Observers& observers, Keys keys, std::string_view name) {
+    return open_spans<CacheGetSpan>(observers, keys, name,
                                     &CacheInstrumentation::start_cache_get_span);
 }
 
-Spans<CachePutSpan> open_put_spans(const Observers& observers, std::string_view key,
-                                   std::string_view name) {
-    return open_spans<CachePutSpan>(observers, key, name,
+Spans<CachePutSpan> open_put_spans(const Observers& observers, Keys keys, std::string_view name) {
+    return open_spans<CachePutSpan>(observers, keys, name,
                                     &CacheInstrumentation::start_cache_put_span);
 }
 
-Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, std::string_view key) {
-    return open_spans<CacheRemoveSpan>(observers, key, std::string_view(),
+Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, Keys keys) {
+    return open_spans<CacheRemoveSpan>(observers, keys, std::string_view(),
                                        &CacheInstrumentation::start_cache_remove_span);
 }
 

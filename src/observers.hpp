@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -100,6 +101,8 @@ class StatementWatch {
 template <class Span>
 class Spans {
   public:
+    /// No spans.
+    explicit Spans(const Observers& observers) : observers_(&observers) {}
     /// @param open asks one provider for its span.
     template <class Open>
     Spans(const Observers& observers, Open open) : observers_(&observers) {
@@ -152,12 +155,24 @@ class Spans {
     std::vector<Opened> spans_;
 };
 
+/// The keys of a call, or of one of many keys, as instrumentations see them.
+using Keys = std::span<const std::string_view>;
+
 /// Opens the spans of one call. The views are used during the call only.
-Spans<CacheGetSpan> open_get_spans(const Observers& observers, std::string_view key,
-                                   std::string_view name);
-Spans<CachePutSpan> open_put_spans(const Observers& observers, std::string_view key,
-                                   std::string_view name);
-Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, std::string_view key);
+Spans<CacheGetSpan> open_get_spans(const Observers& observers, Keys keys, std::string_view name);
+Spans<CachePutSpan> open_put_spans(const Observers& observers, Keys keys, std::string_view name);
+Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, Keys keys);
+inline Spans<CacheGetSpan> open_get_spans(const Observers& observers, std::string_view key,
+                                          std::string_view name) {
+    return open_get_spans(observers, Keys(&key, 1), name);
+}
+inline Spans<CachePutSpan> open_put_spans(const Observers& observers, std::string_view key,
+                                          std::string_view name) {
+    return open_put_spans(observers, Keys(&key, 1), name);
+}
+inline Spans<CacheRemoveSpan> open_remove_spans(const Observers& observers, std::string_view key) {
+    return open_remove_spans(observers, Keys(&key, 1));
+}
 Spans<CacheFlushSpan> open_flush_spans(const Observers& observers);
 Spans<CacheCleanupSpan> open_cleanup_spans(const Observers& observers);
 

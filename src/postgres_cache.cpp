@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cache/call_checks.hpp"
 #include "facade/lane_connections.hpp"
 #include "facade/lane_pool.hpp"
 #include "observers.hpp"
@@ -69,11 +70,22 @@ std::shared_ptr<LanePool> lanes_over(std::shared_ptr<CachePool> pool, CacheOptio
 /// co_spawn hands over a value; a call without one needs a stand-in.
 struct Nothing {};
 
-asio::awaitable<Nothing> put(CacheCore::Self core, std::string key, Result<std::string> jsonb,
-                             Duration ttl, std::string span_name, Begun<CachePutSpan> begun) {
-    co_await CacheCore::put(std::move(core), std::move(key), std::move(jsonb), ttl,
-                            std::move(span_name), std::move(begun));
+asio::awaitable<Nothing> put(CacheCore::Self core, CacheCore::Form form, std::string key,
+                             Result<std::string> jsonb, Duration ttl, Begun<CachePutSpan> begun) {
+    co_await CacheCore::put(std::move(core), form, std::move(key), std::move(jsonb), ttl,
+                            std::string(), std::move(begun));
     co_return Nothing{};
+}
+
+asio::awaitable<Nothing> put_many(CacheCore::Self core, Result<std::vector<detail::PutItem>> items,
+                                  Begun<CachePutSpan> begun) {
+    co_await CacheCore::put_many(std::move(core), std::move(items), std::string(),
+                                 std::move(begun));
+    co_return Nothing{};
+}
+
+std::vector<std::string_view> views(const std::vector<std::string>& keys) {
+    return {keys.begin(), keys.end()};
 }
 
 }  // namespace
@@ -103,8 +115,65 @@ void PostgresCache::put_raw(std::string_view key, const json::object& value, Dur
         "put_raw",
         [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
         [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
-            return put(core, std::string(key), encode_jsonb(value), ttl, std::string(),
+            return put(core, CacheCore::Form::object, std::string(key), encode_jsonb(value), ttl,
                        std::move(begun));
+        });
+}
+
+std::optional<std::string> PostgresCache::get_text(std::string_view key,
+                                                   std::string_view span_name) {
+    return lanes_->call<std::optional<std::string>, CacheGetSpan>(
+        "get_text",
+        [&](const Observers& observers) { return open_get_spans(observers, key, span_name); },
+        [&](const CacheCore::Self& core, Begun<CacheGetSpan> begun) {
+            return CacheCore::get_text(core, std::string(key), std::string(), std::move(begun));
+        });
+}
+
+void PostgresCache::put_text(std::string_view key, std::string_view json_text, Duration ttl,
+                             std::string_view span_name) {
+    lanes_->call<Nothing, CachePutSpan>(
+        "put_text",
+        [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
+        [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
+            return put(core, CacheCore::Form::text, std::string(key),
+                       detail::jsonb_of_text(json_text), ttl, std::move(begun));
+        });
+}
+
+std::vector<std::optional<json::object>> PostgresCache::get_raw_many(
+    const std::vector<std::string>& keys, std::string_view span_name) {
+    return lanes_->call<std::vector<std::optional<json::object>>, CacheGetSpan>(
+        "get_raw_many",
+        [&](const Observers& observers) {
+            return open_get_spans(observers, Keys(views(keys)), span_name);
+        },
+        [&](const CacheCore::Self& core, Begun<CacheGetSpan> begun) {
+            return CacheCore::get_many(core, keys, std::string(), std::move(begun));
+        });
+}
+
+void PostgresCache::put_raw_many(const std::vector<Entry>& entries, std::string_view span_name) {
+    lanes_->call<Nothing, CachePutSpan>(
+        "put_raw_many",
+        [&](const Observers& observers) {
+            std::vector<std::string_view> keys;
+            for (const Entry& entry : entries) {
+                keys.push_back(entry.key);
+            }
+            return open_put_spans(observers, Keys(keys), span_name);
+        },
+        [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
+            return put_many(core, detail::put_items(entries), std::move(begun));
+        });
+}
+
+std::uint64_t PostgresCache::remove_many(const std::vector<std::string>& keys) {
+    return lanes_->call<std::uint64_t, CacheRemoveSpan>(
+        "remove_many",
+        [&](const Observers& observers) { return open_remove_spans(observers, Keys(views(keys))); },
+        [&](const CacheCore::Self& core, Begun<CacheRemoveSpan> begun) {
+            return CacheCore::remove_many(core, keys, std::move(begun));
         });
 }
 

@@ -82,8 +82,9 @@ asio::awaitable<void> init_db_with(AsyncCachePool& pool, TableOptions options) {
 }
 
 asio::awaitable<void> init_db_at(std::string dsn, TableOptions options) {
-    auto opened = co_await pg::Connection::open(
-        co_await asio::this_coro::executor, std::move(dsn), std::chrono::steady_clock::now() + connect_timeout, nullptr);
+    auto opened =
+        co_await pg::Connection::open(co_await asio::this_coro::executor, std::move(dsn),
+                                      std::chrono::steady_clock::now() + connect_timeout, nullptr);
     if (!opened) {
         throw to_error(operation, opened.error());
     }

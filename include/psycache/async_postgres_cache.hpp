@@ -8,11 +8,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <psycache/cache_pool.hpp>
 #include <psycache/cleanup_service.hpp>
 #include <psycache/connection_pool.hpp>
 #include <psycache/duration.hpp>
+#include <psycache/entry.hpp>
 #include <psycache/export.hpp>
 #include <psycache/options.hpp>
 
@@ -27,16 +29,16 @@ inline constexpr std::size_t max_key_size = 2690;
 
 /// What a cache has counted since it was made.
 struct CacheStatistics {
-    std::uint64_t hits = 0;            ///< `get_raw` that found a live entry
-    std::uint64_t misses = 0;          ///< `get_raw` that found none
-    std::uint64_t puts = 0;            ///< `put_raw` that were stored
-    std::uint64_t removes = 0;         ///< `remove` that were executed
+    std::uint64_t hits = 0;            ///< keys looked up that had a live entry
+    std::uint64_t misses = 0;          ///< keys looked up that had none
+    std::uint64_t puts = 0;            ///< entries that were stored
+    std::uint64_t removes = 0;         ///< keys whose removal was executed
     std::uint64_t errors = 0;          ///< calls that ended with an error, cancelled ones included
     std::uint64_t timeouts = 0;        ///< of them, those with a condition of time-out
     std::uint64_t cancelled = 0;       ///< of them, those that their callers cancelled
-    std::uint64_t outage_misses = 0;   ///< `get_raw` answered "miss" by `OnOutage::miss`
-    std::uint64_t dropped_writes = 0;  ///< `put_raw` and `remove` dropped by `OnOutage::miss`
-    std::uint64_t statements = 0;      ///< statements sent for get_raw, put_raw and remove
+    std::uint64_t outage_misses = 0;   ///< keys answered "miss" by `OnOutage::miss`
+    std::uint64_t dropped_writes = 0;  ///< writes dropped by `OnOutage::miss`
+    std::uint64_t statements = 0;      ///< statements sent for gets, puts and removes
     std::uint64_t retries = 0;         ///< statements sent once more after a failure
     std::uint64_t cleanup_failures = 0;  ///< runs of a cleanup loop that failed
     std::size_t queued = 0;              ///< calls that wait for a statement now
@@ -147,6 +149,79 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// @par Database effects
     /// One DELETE, its own transaction or one shared with other calls.
     asio::awaitable<bool> remove(std::string key);
+
+    /// Looks up the JSON text of a key, as it is stored: for services that pass JSON through.
+    ///
+    /// @returns the text as PostgreSQL writes JSONB, whatever it holds; nullopt when the entry is
+    /// absent or expired. Nothing is parsed: a number beyond the reach of a double comes through.
+    /// @par Errors
+    /// Errc::invalid_key, before anything is sent; those of every call.
+    /// @par Cancellation
+    /// All types.
+    /// @par Database effects
+    /// As get_raw, with which it shares statements.
+    asio::awaitable<std::optional<std::string>> get_text(std::string key,
+                                                         std::string span_name = {});
+
+    /// Stores JSON text under a key; the server parses and checks it.
+    ///
+    /// @param key       as in get_raw.
+    /// @param json_text a JSON object in UTF-8. JSONB keeps the last of repeated names, no order
+    ///                  and no white space.
+    /// @param ttl       as in put_raw.
+    /// @param span_name what instrumentation calls this call; "" for no name.
+    /// @par Errors
+    /// Errc::invalid_key, Errc::invalid_ttl, and Errc::invalid_value where the text plainly is no
+    /// object, before anything is sent; Errc::invalid_value with the server's SQLSTATE when the
+    /// server refuses it, which hurts no other call of a shared statement. Else as put_raw.
+    /// @par Cancellation
+    /// As put_raw.
+    /// @par Database effects
+    /// As put_raw, with which it shares statements.
+    asio::awaitable<void> put_text(std::string key, std::string json_text, Duration ttl,
+                                   std::string span_name = {});
+
+    /// Looks up many keys.
+    ///
+    /// @param keys      any number, repeated ones allowed; each as in get_raw.
+    /// @param span_name what instrumentation calls this call, which opens one span; "" for no name.
+    /// @returns what get_raw would return for each key, in the order of @p keys.
+    /// @par Errors
+    /// Those of get_raw; an error of one key is that of the whole call. `what()` tells the place of
+    /// a key that is refused.
+    /// @par Cancellation
+    /// All types.
+    /// @par Database effects
+    /// Equal keys are asked for once. Up to 128 keys make one statement and one round trip, unless
+    /// calls of others wait before them; more are split. Each statement sees its own moment.
+    asio::awaitable<std::vector<std::optional<json::object>>> get_raw_many(
+        std::vector<std::string> keys, std::string span_name = {});
+
+    /// Stores many entries.
+    ///
+    /// @param entries   any number, each with the limits of put_raw; of several with one key the
+    ///                  last one counts.
+    /// @param span_name what instrumentation calls this call, which opens one span; "" for no name.
+    /// @par Errors
+    /// Those of put_raw. What is refused before anything is sent is refused as a whole, and
+    /// `what()` tells its place; after any other error some of the entries may have been stored.
+    /// @par Cancellation
+    /// As put_raw, for each entry.
+    /// @par Database effects
+    /// Upserts of up to 128 entries or 256 KiB, each its own transaction: not all or nothing.
+    asio::awaitable<void> put_raw_many(std::vector<Entry> entries, std::string span_name = {});
+
+    /// Deletes many entries.
+    ///
+    /// @param keys any number, repeated ones allowed; each as in get_raw.
+    /// @returns how many entries were there, live or expired; each is counted once.
+    /// @par Errors
+    /// Those of remove; after an error some of the entries may have been deleted.
+    /// @par Cancellation
+    /// As put_raw, for each key.
+    /// @par Database effects
+    /// DELETEs of up to 128 keys, each its own transaction.
+    asio::awaitable<std::uint64_t> remove_many(std::vector<std::string> keys);
 
     /// Deletes all expired entries.
     ///

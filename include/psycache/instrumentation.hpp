@@ -15,7 +15,8 @@ namespace psycache {
 /// What an instrumentation is told when a call starts. The views are valid during the call of
 /// `start_..._span` only: copy what the span needs.
 struct SpanInfo {
-    /// The keys of the call: one for `get_raw`, `put_raw` and `remove`.
+    /// The keys of the call: one, or those of a call of many keys, where repeated ones may be left
+    /// out; none if the entries of a call were refused.
     std::span<const std::string_view> keys;
     /// The name that the caller gave to the call; "" when it gave none.
     std::string_view name;
@@ -40,7 +41,8 @@ class PSYCACHE_EXPORT CacheSpan {
     virtual void record_error(const boost::system::error_code& code);
 };
 
-/// One `get_raw`: a hit, a miss or an error is recorded, then it ends.
+/// One `get_raw`, `get_text` or `get_raw_many`: a hit or a miss is recorded for each key, or an
+/// error, then it ends.
 class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
   public:
     ~CacheGetSpan() override;
@@ -50,7 +52,7 @@ class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
     virtual void record_cache_miss();
 };
 
-/// One `put_raw`.
+/// One `put_raw`, `put_text` or `put_raw_many`: a put is recorded for each key, or an error.
 class PSYCACHE_EXPORT CachePutSpan : public CacheSpan {
   public:
     ~CachePutSpan() override;
@@ -58,7 +60,7 @@ class PSYCACHE_EXPORT CachePutSpan : public CacheSpan {
     virtual void record_put(std::size_t size);
 };
 
-/// One `remove`.
+/// One `remove` or `remove_many`.
 class PSYCACHE_EXPORT CacheRemoveSpan : public CacheSpan {
   public:
     ~CacheRemoveSpan() override;
@@ -143,11 +145,11 @@ class PSYCACHE_EXPORT CacheInstrumentation {
     CacheInstrumentation& operator=(const CacheInstrumentation&) = delete;
     virtual ~CacheInstrumentation();
 
-    /// A `get_raw` starts. @returns its span, or null.
+    /// A `get_raw`, `get_text` or `get_raw_many` starts. @returns its span, or null.
     virtual std::unique_ptr<CacheGetSpan> start_cache_get_span(const SpanInfo& info);
-    /// A `put_raw` starts. @returns its span, or null.
+    /// A `put_raw`, `put_text` or `put_raw_many` starts. @returns its span, or null.
     virtual std::unique_ptr<CachePutSpan> start_cache_put_span(const SpanInfo& info);
-    /// A `remove` starts. @returns its span, or null.
+    /// A `remove` or `remove_many` starts. @returns its span, or null.
     virtual std::unique_ptr<CacheRemoveSpan> start_cache_remove_span(const SpanInfo& info);
     /// A `flush` starts. @returns its span, or null.
     virtual std::unique_ptr<CacheFlushSpan> start_cache_flush_span();

@@ -4,13 +4,16 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include <psycache/async_postgres_cache.hpp>
 #include <psycache/cache_pool.hpp>
 #include <psycache/cleanup_service.hpp>
 #include <psycache/connection_pool.hpp>
 #include <psycache/duration.hpp>
+#include <psycache/entry.hpp>
 #include <psycache/export.hpp>
 #include <psycache/options.hpp>
 
@@ -67,6 +70,18 @@ class PSYCACHE_EXPORT PostgresCache {
                  std::string_view span_name = {});
     /// @see AsyncPostgresCache::remove.
     bool remove(std::string_view key);
+    /// @see AsyncPostgresCache::get_text.
+    std::optional<std::string> get_text(std::string_view key, std::string_view span_name = {});
+    /// @see AsyncPostgresCache::put_text.
+    void put_text(std::string_view key, std::string_view json_text, Duration ttl,
+                  std::string_view span_name = {});
+    /// @see AsyncPostgresCache::get_raw_many.
+    std::vector<std::optional<json::object>> get_raw_many(const std::vector<std::string>& keys,
+                                                          std::string_view span_name = {});
+    /// @see AsyncPostgresCache::put_raw_many.
+    void put_raw_many(const std::vector<Entry>& entries, std::string_view span_name = {});
+    /// @see AsyncPostgresCache::remove_many.
+    std::uint64_t remove_many(const std::vector<std::string>& keys);
     /// @see AsyncPostgresCache::cleanup_expired.
     std::uint64_t cleanup_expired();
     /// @see AsyncPostgresCache::flush.

@@ -9,6 +9,7 @@
 #include <psycache/cleanup_service.hpp>
 #include <psycache/connection_pool.hpp>
 #include <psycache/duration.hpp>
+#include <psycache/entry.hpp>
 #include <psycache/error.hpp>
 #include <psycache/instrumentation.hpp>
 #include <psycache/options.hpp>

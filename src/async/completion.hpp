@@ -88,6 +88,8 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
         if (waiter_) {
             const std::lock_guard posting(posting_);
             waiter_->resume(this->shared_from_this());
+        } else {
+            delivered();
         }
         return true;
     }
@@ -129,6 +131,10 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
     /// The waiter's cancellation signal was emitted; runs on the waiter's thread, perhaps after the
     /// value was delivered.
     virtual void cancelled(asio::cancellation_type type) = 0;
+
+    /// The value was delivered, and nobody waits for this completion by itself; runs inside of
+    /// settle().
+    virtual void delivered() {}
 
   private:
     template <class Handler>

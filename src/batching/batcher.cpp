@@ -122,7 +122,22 @@ Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool,
       queue_(limits_, settings.capacity) {}
 
 void Batcher::Submission::operator()(std::shared_ptr<Completion<Result<CallAnswer>>> call) {
-    batcher->submit(std::static_pointer_cast<Call>(std::move(call)), std::move(fallback));
+    const auto one = std::static_pointer_cast<Call>(std::move(call));
+    batcher->submit(&one, 1, std::move(fallback));
+}
+
+void Batcher::BatchSubmission::operator()(std::shared_ptr<Completion<std::monostate>> waiting) {
+    const auto batch = std::static_pointer_cast<Batch>(std::move(waiting));
+    for (const auto& call : batch->calls()) {
+        call->owner = batch;
+    }
+    batcher->submit(batch->calls().data(), batch->calls().size(), std::move(fallback));
+}
+
+Batch::Waiting<Batcher::BatchSubmission> Batcher::perform_all(std::shared_ptr<Batcher> self,
+                                                              std::shared_ptr<Batch> batch,
+                                                              asio::any_io_executor fallback) {
+    return Batch::wait(std::move(batch), BatchSubmission{std::move(self), std::move(fallback)});
 }
 
 Call::Waiting<Batcher::Submission> Batcher::perform(std::shared_ptr<Batcher> self,
@@ -132,55 +147,62 @@ Call::Waiting<Batcher::Submission> Batcher::perform(std::shared_ptr<Batcher> sel
     return Call::wait(std::move(call), Submission{std::move(self), std::move(fallback)});
 }
 
-bool Batcher::perform_blocking(const std::shared_ptr<Call>& call) {
+bool Batcher::perform_blocking(const Calls& calls) {
     ConnectionLease lease = detail::borrow_idle(*pool_, *observers_);
     if (!lease) {
         return false;
     }
-    const Calls calls(1, call);
+    const Call& first = *calls.front();
     const GroupStatement group(*statements_, calls);
     ++counters_->statements;
-    const StatementWatch watch(*observers_, operation_name(call->kind), 1, false);
+    const StatementWatch watch(*observers_, operation_name(first.kind), calls.size(), false);
     const pg::Answer answer = lease.state().connection().execute_blocking(
-        group.statement(), group.parameters(), call->deadline);
+        group.statement(), group.parameters(), first.deadline);
     watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
     lease = ConnectionLease();
     if (answer) {
-        group.answer(*answer, [&call](std::size_t, Result<CallAnswer>&& one) {
-            call->settle(std::move(one));
+        group.answer(*answer, [&calls](std::size_t i, Result<CallAnswer>&& one) {
+            calls[i]->settle(std::move(one));
         });
         return true;
     }
     const pg::StatementFailure failed = answer.error();
-    switch (judge(failed, call->kind, 1, settings_.replay_writes, call->tries)) {
+    Failure failure;
+    switch (
+        judge(failed, first.kind, calls.size(), settings_.replay_writes, calls.front()->tries)) {
         case Verdict::retry:
         case Verdict::retry_later:
-            return false;
         case Verdict::one_by_one:
+            return false;
         case Verdict::fail:
-            call->settle(failed.failure.code == Errc::timed_out
-                             ? Failure(Errc::timed_out, timed_out_sent)
-                             : statements_->explain(failed.failure));
-            return true;
+            failure = failed.failure.code == Errc::timed_out
+                          ? Failure(Errc::timed_out, timed_out_sent)
+                          : statements_->explain(failed.failure);
+            break;
         case Verdict::fail_as_unknown:
-            call->settle(Failure(Errc::outcome_unknown));
-            return true;
+            failure = Failure(Errc::outcome_unknown);
+            break;
+    }
+    for (const auto& call : calls) {
+        call->settle(Failure(failure));
     }
     return true;
 }
 
-void Batcher::submit(std::shared_ptr<Call> call, asio::any_io_executor fallback) {
-    bool full = false;
+void Batcher::submit(const std::shared_ptr<Call>* calls, std::size_t count,
+                     asio::any_io_executor fallback) {
+    std::size_t queued = 0;
     bool start = false;
     {
         const std::lock_guard lock(mutex_);
         if (!home_) {
             home_ = std::move(fallback);
         }
-        full = !queue_.push(call);
-        if (!full) {
-            unanswered_.insert(*call);
-            // One that is about to look takes this call along.
+        for (; queued < count && queue_.push(calls[queued]); ++queued) {
+            unanswered_.insert(*calls[queued]);
+        }
+        if (queued > 0) {
+            // One that is about to look takes these calls along.
             start = coming_ == 0 && (workers_ < usual_workers ||
                                      (workers_ < most_workers && queue_.size() >= limits_.calls));
             workers_ += start ? 1 : 0;
@@ -188,12 +210,13 @@ void Batcher::submit(std::shared_ptr<Call> call, asio::any_io_executor fallback)
             set_timer();
         }
     }
-    if (full) {
-        call->settle(Failure(Errc::queue_full,
-                             "too many calls are waiting (CacheOptions::max_queued_calls is " +
-                                 std::to_string(settings_.capacity) + ")"));
-    } else if (start) {
+    if (start) {
         start_worker();
+    }
+    for (; queued < count; ++queued) {
+        calls[queued]->settle(Failure(
+            Errc::queue_full, "too many calls are waiting (CacheOptions::max_queued_calls is " +
+                                  std::to_string(settings_.capacity) + ")"));
     }
 }
 

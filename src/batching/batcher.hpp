@@ -11,6 +11,7 @@
 
 #include <psycache/cache_pool.hpp>
 
+#include "batching/batch.hpp"
 #include "batching/call.hpp"
 #include "batching/call_queue.hpp"
 #include "batching/verdict.hpp"
@@ -61,14 +62,29 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
                                              std::shared_ptr<Call> call,
                                              asio::any_io_executor fallback);
 
-    /// Runs a call in the calling thread, if that takes no waiting for a connection.
-    /// @returns whether it has been answered; if not, it may be performed as usual.
-    bool perform_blocking(const std::shared_ptr<Call>& call);
+    /// Hands the calls of a batch to the batcher when it is awaited.
+    struct BatchSubmission {
+        void operator()(std::shared_ptr<Completion<std::monostate>> batch);
+
+        std::shared_ptr<Batcher> batcher;
+        asio::any_io_executor fallback;
+    };
+
+    /// What queues the calls of a batch, once it is awaited, and waits for all their answers.
+    static Batch::Waiting<BatchSubmission> perform_all(std::shared_ptr<Batcher> self,
+                                                       std::shared_ptr<Batch> batch,
+                                                       asio::any_io_executor fallback);
+
+    /// Runs calls of one kind as one statement in the calling thread, if that takes no waiting for
+    /// a connection.
+    /// @returns whether they have been answered; if not, they may be performed as usual.
+    bool perform_blocking(const Calls& calls);
 
     /// The caller of @p call lost patience.
     void abandon(Call& call, asio::cancellation_type type);
 
     std::size_t queued() const;
+    const GroupLimits& limits() const noexcept { return limits_; }
 
   private:
     class WorkerTurn;
@@ -81,7 +97,8 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     /// Calls that have waited this long while no group was started get a further worker.
     static constexpr std::chrono::milliseconds stuck_after{10};
 
-    void submit(std::shared_ptr<Call> call, asio::any_io_executor fallback);
+    void submit(const std::shared_ptr<Call>* calls, std::size_t count,
+                asio::any_io_executor fallback);
     void start_worker();
     static asio::awaitable<void> work(std::shared_ptr<Batcher> self, WorkerTurn turn);
     Calls next_group(WorkerTurn& turn);

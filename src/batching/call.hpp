@@ -49,11 +49,23 @@ struct CallAnswer {
     CallAnswer() = default;
 
     std::optional<boost::json::object> value;  // get: none is a miss
+    std::optional<std::string> text;           // get of a text: none is a miss
     std::size_t size = 0;                      // get, put: the stored size, where it was asked for
     bool existed = false;                      // remove
 };
 
 class Batcher;
+
+/// Who waits for several calls at once.
+class CallOwner {
+  public:
+    CallOwner() = default;
+    CallOwner(const CallOwner&) = delete;
+    CallOwner& operator=(const CallOwner&) = delete;
+    virtual ~CallOwner() = default;
+    /// One of its calls has been answered; called where the call was settled.
+    virtual void call_done() = 0;
+};
 
 /// One get, put or remove on its way: queued, then part of a group, then answered.
 class Call final : public Completion<Result<CallAnswer>> {
@@ -63,10 +75,12 @@ class Call final : public Completion<Result<CallAnswer>> {
 
     const CallKind kind;
     const std::string key;
-    std::string jsonb;  // put: the encoded value
-    Duration ttl{0};    // put
+    bool as_text = false;  // get: the stored text is wanted, not an object
+    std::string jsonb;     // put: the encoded value
+    Duration ttl{0};       // put
     const TimePoint deadline;
-    Tries tries;  // of a statement of its own, before it came to the batcher
+    Tries tries;                       // of a statement of its own, before it came to the batcher
+    std::shared_ptr<CallOwner> owner;  // of a call that nobody awaits alone; let go of at the end
 
     std::size_t bytes() const noexcept { return key.size() + jsonb.size(); }
 
@@ -75,6 +89,11 @@ class Call final : public Completion<Result<CallAnswer>> {
     friend class DeadlineList;
 
     void cancelled(asio::cancellation_type type) override;
+    void delivered() override {
+        if (const auto its = std::move(owner)) {
+            its->call_done();
+        }
+    }
 
     std::weak_ptr<Batcher> batcher_;  // set when it is submitted
     bool sent_ = false;               // these four are the batcher's, under its lock

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "values/json_codec.hpp"
 
@@ -9,14 +10,22 @@ namespace psycache {
 
 namespace {
 
-Result<CallAnswer> hit(std::string_view jsonb, std::size_t size) {
+/// What a call gets of the row that was found for it.
+Result<CallAnswer> hit(const Call& call, std::string_view jsonb, std::size_t size) {
+    CallAnswer answer;
+    answer.size = size;
+    if (call.as_text) {
+        if (jsonb.empty() || jsonb.front() != pg::jsonb_version) {
+            return Failure(Errc::protocol_error);
+        }
+        answer.text.emplace(jsonb.substr(1));
+        return answer;
+    }
     auto value = decode_jsonb(jsonb);
     if (!value) {
         return value.error();
     }
-    CallAnswer answer;
     answer.value = std::move(*value);
-    answer.size = size;
     return answer;
 }
 
@@ -121,11 +130,27 @@ void GroupStatement::answer_gets(const pg::Rows& rows, const Deliver& deliver) c
         const std::size_t size =
             statements_.sizes ? static_cast<std::size_t>(rows.integer(row, first_column + 1)) : 0;
         const Run& run = runs_[run_number];
-        Result<CallAnswer> answer = hit(rows.bytes(row, first_column), size);
-        for (std::size_t i = run.begin; i + 1 < run.end; ++i) {
-            deliver(order_[i], Result<CallAnswer>(answer));
+        const std::string_view jsonb = rows.bytes(row, first_column);
+        // Read once for each way in which it is wanted.
+        std::optional<Result<CallAnswer>> as_object;
+        for (std::size_t i = run.begin; i < run.end; ++i) {
+            const Call& call = at(i);
+            if (call.as_text) {
+                deliver(order_[i], hit(call, jsonb, size));
+            } else if (!as_object) {
+                as_object = hit(call, jsonb, size);
+            }
         }
-        deliver(order_[run.end - 1], std::move(answer));
+        std::size_t left = run.end;
+        while (as_object && left > run.begin && at(left - 1).as_text) {
+            --left;
+        }
+        for (std::size_t i = run.begin; as_object && i < left; ++i) {
+            if (!at(i).as_text) {
+                deliver(order_[i],
+                        i + 1 == left ? std::move(*as_object) : Result<CallAnswer>(*as_object));
+            }
+        }
     }
     for (std::size_t number = 0; number < runs_.size(); ++number) {
         if (!found[number]) {

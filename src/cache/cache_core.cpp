@@ -6,36 +6,15 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
+#include <type_traits>
 
+#include "cache/call_checks.hpp"
 #include "pool/borrow.hpp"
 #include "pool/lease_state.hpp"
-#include "values/utf8.hpp"
 
 namespace psycache::detail {
 
 namespace {
-
-std::optional<Failure> check_key(const std::string& key) {
-    if (key.size() > max_key_size) {
-        return Failure(Errc::invalid_key, "the key cannot be stored: it has " +
-                                              std::to_string(key.size()) + " bytes, and " +
-                                              std::to_string(max_key_size) + " is the most");
-    }
-    if (!is_storable_text(key)) {
-        return Failure(Errc::invalid_key,
-                       "the key cannot be stored: it is not UTF-8, or contains a NUL byte");
-    }
-    return std::nullopt;
-}
-
-std::optional<Failure> check_ttl(Duration ttl) {
-    if (ttl == no_expiry || (ttl >= min_ttl && ttl <= max_ttl)) {
-        return std::nullopt;
-    }
-    return Failure(Errc::invalid_ttl,
-                   "the ttl is outside of PostgreSQL's range: -6,000 to 290,000 years, or "
-                   "no_expiry");
-}
 
 Batcher::Settings batcher_settings(const CacheOptions& options) {
     Batcher::Settings settings;
@@ -65,7 +44,7 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& o
       serves_(serves) {}
 
 bool CacheCore::answered_blocking(const std::shared_ptr<Call>& call) const {
-    return serves_ == Serves::one_call && batcher_->perform_blocking(call);
+    return serves_ == Serves::one_call && batcher_->perform_blocking(Calls(1, call));
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
@@ -77,9 +56,19 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
     co_return co_await run_job<std::uint64_t>(std::move(executor), on_cancel, std::move(body));
 }
 
-asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::string key,
-                                                            std::string span_name,
-                                                            Begun<CacheGetSpan> begun) {
+template <class Value>
+std::optional<Value>& CacheCore::found(CallAnswer& answer) noexcept {
+    if constexpr (std::is_same_v<Value, std::string>) {
+        return answer.text;
+    } else {
+        return answer.value;
+    }
+}
+
+template <class Value>
+asio::awaitable<std::optional<Value>> CacheCore::look_up(Self self, std::string key,
+                                                         std::string span_name,
+                                                         Begun<CacheGetSpan> begun) {
     Spans<CacheGetSpan> spans = begun.spans
                                     ? std::move(*begun.spans)
                                     : open_get_spans(self->telemetry_->observers, key, span_name);
@@ -89,6 +78,7 @@ asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::stri
     } else {
         auto call = std::make_shared<Call>(CallKind::get, std::move(key),
                                            begun.until.value_or(self->deadline()));
+        call->as_text = std::is_same_v<Value, std::string>;
         if (!self->answered_blocking(call)) {
             auto answer =
                 Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
@@ -96,14 +86,15 @@ asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::stri
         }
         Result<CallAnswer>& result = call->value();
         if (result) {
-            if (result->value) {
+            std::optional<Value>& value = found<Value>(*result);
+            if (value) {
                 self->telemetry_->hit();
                 spans.record([&](CacheGetSpan& span) { span.record_cache_hit(result->size); });
             } else {
                 self->telemetry_->miss();
                 spans.record([](CacheGetSpan& span) { span.record_cache_miss(); });
             }
-            co_return std::move(result->value);
+            co_return std::move(value);
         }
         failure = result.error();
     }
@@ -112,11 +103,25 @@ asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::stri
         self->telemetry_->outage_miss();
         co_return std::nullopt;
     }
-    throw to_error("get_raw", failure);
+    throw to_error(std::is_same_v<Value, std::string> ? "get_text" : "get_raw", failure);
 }
 
-asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::string> jsonb,
-                                     Duration ttl, std::string span_name,
+asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::string key,
+                                                            std::string span_name,
+                                                            Begun<CacheGetSpan> begun) {
+    return look_up<json::object>(std::move(self), std::move(key), std::move(span_name),
+                                 std::move(begun));
+}
+
+asio::awaitable<std::optional<std::string>> CacheCore::get_text(Self self, std::string key,
+                                                                std::string span_name,
+                                                                Begun<CacheGetSpan> begun) {
+    return look_up<std::string>(std::move(self), std::move(key), std::move(span_name),
+                                std::move(begun));
+}
+
+asio::awaitable<void> CacheCore::put(Self self, Form form, std::string key,
+                                     Result<std::string> jsonb, Duration ttl, std::string span_name,
                                      Begun<CachePutSpan> begun) {
     Spans<CachePutSpan> spans = begun.spans
                                     ? std::move(*begun.spans)
@@ -144,14 +149,14 @@ asio::awaitable<void> CacheCore::put(Self self, std::string key, Result<std::str
             spans.record([&](CachePutSpan& span) { span.record_put(result->size); });
             co_return;
         }
-        failure = result.error();
+        failure = form == Form::text ? explain_text(result.error()) : result.error();
     }
     self->telemetry_->failed(spans, failure);
     if (self->is_outage(failure)) {
         self->telemetry_->dropped_write();
         co_return;
     }
-    throw to_error("put_raw", failure);
+    throw to_error(form == Form::text ? "put_text" : "put_raw", failure);
 }
 
 asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Begun<CacheRemoveSpan> begun) {

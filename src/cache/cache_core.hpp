@@ -5,9 +5,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <psycache/async_postgres_cache.hpp>
 #include <psycache/connection_pool.hpp>
+#include <psycache/entry.hpp>
 
 #include "async/job.hpp"
 #include "batching/batcher.hpp"
@@ -15,6 +17,16 @@
 #include "statements/table_statements.hpp"
 
 namespace psycache::detail {
+
+/// An entry that is ready to be sent.
+struct PutItem {
+    std::string key;
+    std::string jsonb;
+    Duration ttl{0};
+};
+
+/// Checks and encodes the entries of a put_raw_many; of several with one key only the last stays.
+Result<std::vector<PutItem>> put_items(const std::vector<Entry>& entries);
 
 /// What the handles of one cache share: every operation, with its checks, its spans and its counts.
 ///
@@ -34,6 +46,9 @@ class CacheCore {
         std::optional<Spans<Span>> spans;
     };
 
+    /// What a value is to the caller.
+    enum class Form { object, text };
+
     /// Whom the executor of a core serves.
     enum class Serves {
         many,      ///< callers that must not be held up
@@ -48,15 +63,29 @@ class CacheCore {
     static asio::awaitable<std::optional<json::object>> get(Self self, std::string key,
                                                             std::string span_name,
                                                             Begun<CacheGetSpan> begun = {});
-    /// @param jsonb what encode_jsonb made of the value: the object itself is not needed any more.
-    static asio::awaitable<void> put(Self self, std::string key, Result<std::string> jsonb,
-                                     Duration ttl, std::string span_name,
+    static asio::awaitable<std::optional<std::string>> get_text(Self self, std::string key,
+                                                                std::string span_name,
+                                                                Begun<CacheGetSpan> begun = {});
+    /// @param form  what the caller gave.
+    /// @param jsonb what was made of it: the value itself is not needed any more.
+    static asio::awaitable<void> put(Self self, Form form, std::string key,
+                                     Result<std::string> jsonb, Duration ttl, std::string span_name,
                                      Begun<CachePutSpan> begun = {});
     static asio::awaitable<bool> remove(Self self, std::string key,
                                         Begun<CacheRemoveSpan> begun = {});
     static asio::awaitable<std::uint64_t> cleanup_expired(Self self,
                                                           Begun<CacheCleanupSpan> begun = {});
     static asio::awaitable<std::uint64_t> flush(Self self, Begun<CacheFlushSpan> begun = {});
+
+    /// @returns the value of each key, in their order.
+    static asio::awaitable<std::vector<std::optional<json::object>>> get_many(
+        Self self, std::vector<std::string> keys, std::string span_name,
+        Begun<CacheGetSpan> begun = {});
+    static asio::awaitable<void> put_many(Self self, Result<std::vector<PutItem>> items,
+                                          std::string span_name, Begun<CachePutSpan> begun = {});
+    /// @returns how many entries were there.
+    static asio::awaitable<std::uint64_t> remove_many(Self self, std::vector<std::string> keys,
+                                                      Begun<CacheRemoveSpan> begun = {});
 
     /// The cleanup loop; @p interval is checked already.
     static asio::awaitable<void> run_cleanup(Self self, Duration interval);
@@ -83,6 +112,15 @@ class CacheCore {
 
     bool is_outage(const Failure& failure) const noexcept;
     bool answered_blocking(const std::shared_ptr<Call>& call) const;
+    void answer_blocking(Calls& calls) const;
+
+    template <class Value>
+    static asio::awaitable<std::optional<Value>> look_up(Self self, std::string key,
+                                                         std::string span_name,
+                                                         Begun<CacheGetSpan> begun);
+    template <class Value>
+    static std::optional<Value>& found(CallAnswer& answer) noexcept;
+    static asio::awaitable<Failure> perform_all(Self self, Calls calls);
 
     const std::shared_ptr<AsyncCachePool> pool_;
     const std::shared_ptr<Telemetry> telemetry_;

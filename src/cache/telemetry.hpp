@@ -24,8 +24,8 @@ class Telemetry {
     void miss() noexcept { ++misses_; }
     void put() noexcept { ++puts_; }
     void removed() noexcept { ++removes_; }
-    void outage_miss() noexcept { ++outage_misses_; }
-    void dropped_write() noexcept { ++dropped_writes_; }
+    void outage_miss(std::uint64_t keys = 1) noexcept { outage_misses_ += keys; }
+    void dropped_write(std::uint64_t keys = 1) noexcept { dropped_writes_ += keys; }
     void error(const boost::system::error_code& code) noexcept;
     /// Counts the failure of a call and tells its spans.
     template <class Span>

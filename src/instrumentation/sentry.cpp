@@ -236,23 +236,33 @@ class GetSpan final : public Span<CacheGetSpan> {
   public:
     using Span::Span;
     void record_cache_hit(std::size_t size) override {
+        hit_ = true;
+        size_ += size;
         set("cache.hit", sentry_value_new_bool(1));
-        set("cache.item_size", number_value(size));
+        set("cache.item_size", number_value(size_));
         succeed();
     }
     void record_cache_miss() override {
-        set("cache.hit", sentry_value_new_bool(0));
+        set("cache.hit", sentry_value_new_bool(hit_ ? 1 : 0));
         succeed();
     }
+
+  private:
+    bool hit_ = false;  // of many keys, any
+    std::uint64_t size_ = 0;
 };
 
 class PutSpan final : public Span<CachePutSpan> {
   public:
     using Span::Span;
     void record_put(std::size_t size) override {
-        set("cache.item_size", number_value(size));
+        size_ += size;
+        set("cache.item_size", number_value(size_));
         succeed();
     }
+
+  private:
+    std::uint64_t size_ = 0;
 };
 
 class RemoveSpan final : public Span<CacheRemoveSpan> {

@@ -250,8 +250,7 @@ Result<std::string> encode_jsonb(const json::object& value) {
         return Failure(Errc::invalid_value,
                        std::string("the value cannot be stored as JSONB: ") + encoder.complaint());
     }
-    // A parameter's length is a signed 32-bit number, and JSONB's own bounds are narrower still.
-    if (bytes.size() > (std::size_t{1} << 28) - 1) {
+    if (bytes.size() > max_jsonb_size) {
         return Failure(Errc::invalid_value,
                        "the value cannot be stored as JSONB: it is larger than 256 MiB");
     }

@@ -15,6 +15,10 @@ inline constexpr std::size_t max_stored_depth = 512;
 /// How deep a value that somebody else stored may be nested.
 inline constexpr std::size_t max_read_depth = 2000;
 
+/// How large a value may be, in JSONB's binary format. A parameter's length is a signed 32-bit
+/// number, and JSONB's own bounds are narrower still.
+inline constexpr std::size_t max_jsonb_size = (std::size_t{1} << 28) - 1;
+
 /// Checks and serialises a value in one pass, as JSONB's binary format wants it.
 ///
 /// Not boost::json::serialize: that lets through what JSONB refuses, and writes the double 1.0 so

@@ -355,3 +355,43 @@ TEST_CASE("A cache counts what it did") {
     CHECK(statistics.queued == 0);
     CHECK(statistics.statements == 7);
 }
+
+TEST_CASE("Calls that wait for locked rows do not hold up those for other rows") {
+    TestSchema schema;
+    asio::io_context context;
+    auto options = schema.cache_options();
+    options.timeout = 20s;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(4), options);
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        co_await cache.put_raw("locked1", numbered(1), 1h);
+        co_await cache.put_raw("locked2", numbered(1), 1h);
+        co_await cache.put_raw("free", numbered(1), 1h);
+        Psql holder;
+        holder.exec("BEGIN; SELECT 1 FROM " + schema.table() +
+                    " WHERE key LIKE 'locked%' FOR UPDATE");
+        const auto waiting = [&] {
+            return schema.sql().number(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query "
+                "LIKE '%" +
+                schema.name() + "%' AND pid <> pg_backend_pid()");
+        };
+        auto first = start(context.get_executor(), cache.put_raw("locked1", numbered(2), 1h));
+        const auto one_waits = [&] { return waiting() == 1; };
+        bool as_expected = co_await until(one_waits);
+        REQUIRE(as_expected);
+        auto second = start(context.get_executor(), cache.put_raw("locked2", numbered(2), 1h));
+        const auto two_wait = [&] { return waiting() == 2; };
+        as_expected = co_await until(two_wait);
+        REQUIRE(as_expected);
+        const auto begin = Clock::now();
+        for (int i = 0; i < 10; ++i) {
+            co_await cache.put_raw("free", numbered(i), 1h);
+            const auto value = co_await cache.get_raw("free");
+            CHECK(value == numbered(i));
+        }
+        CHECK(Clock::now() - begin < 5s);
+        holder.exec("COMMIT");
+        co_await first.get();
+        co_await second.get();
+    });
+}

@@ -239,6 +239,32 @@ TEST_CASE("Every operation is a span with its op, description, data and status")
     CHECK(sent.spans[5].data == data_of(R"({"cache.num_flushed": 7, "cache.success": true})"));
 }
 
+TEST_CASE("A call of many keys is one span with all of them") {
+    TestSchema schema;
+    Sdk sdk;
+    auto* transaction = sdk.transaction();
+    PostgresCache cache(server_pool(), with_sentry(schema, under(transaction)));
+    cache.put_raw_many({{"a", numbered(1), 1h}, {"b", numbered(2), 1h}});
+    const auto size =
+        schema.sql().number("SELECT sum(pg_column_size(value)) FROM " + schema.table());
+    cache.get_raw_many({"a", "absent", "b", "none"});
+    cache.get_raw_many({"absent", "none"});
+    cache.remove_many({"a", "b"});
+    sentry_transaction_finish(transaction);
+
+    const auto sent = sdk.only();
+    REQUIRE(sent.spans.size() == 4);
+    CHECK(sent.spans[0].op == "cache.put");
+    CHECK(sent.spans[0].data.at("cache.key") == json::array({"a", "b"}));
+    json::object found = data_of(
+        R"({"cache.key": ["a", "absent", "b", "none"], "cache.hit": true, "cache.success": true})");
+    found["cache.item_size"] = size;
+    CHECK(sent.spans[1].data == found);
+    CHECK(sent.spans[2].data.at("cache.hit") == false);
+    CHECK(sent.spans[3].op == "cache.remove");
+    CHECK(sent.spans[3].data == data_of(R"({"cache.key": ["a", "b"], "cache.success": true})"));
+}
+
 TEST_CASE("Calls nest under the transaction or the span that the function names") {
     const auto flavour = EVERY_FLAVOUR();
     CAPTURE(flavour);

@@ -48,6 +48,14 @@ class AnyCache {
     virtual void put(const std::string& key, json::object value, Duration ttl,
                      const std::string& name = {}) = 0;
     virtual bool remove(const std::string& key) = 0;
+    virtual std::optional<std::string> get_text(const std::string& key,
+                                                const std::string& name = {}) = 0;
+    virtual void put_text(const std::string& key, const std::string& text, Duration ttl,
+                          const std::string& name = {}) = 0;
+    virtual std::vector<std::optional<json::object>> get_many(const std::vector<std::string>& keys,
+                                                              const std::string& name = {}) = 0;
+    virtual void put_many(const std::vector<Entry>& entries, const std::string& name = {}) = 0;
+    virtual std::uint64_t remove_many(const std::vector<std::string>& keys) = 0;
     virtual std::uint64_t cleanup() = 0;
     virtual std::uint64_t flush() = 0;
     virtual CacheStatistics statistics() = 0;
@@ -70,6 +78,23 @@ class AnyAsyncCache : public AnyCache {
         run_coro(context_, cache_.put_raw(key, std::move(value), ttl, name));
     }
     bool remove(const std::string& key) override { return run_coro(context_, cache_.remove(key)); }
+    std::optional<std::string> get_text(const std::string& key, const std::string& name) override {
+        return run_coro(context_, cache_.get_text(key, name));
+    }
+    void put_text(const std::string& key, const std::string& text, Duration ttl,
+                  const std::string& name) override {
+        run_coro(context_, cache_.put_text(key, text, ttl, name));
+    }
+    std::vector<std::optional<json::object>> get_many(const std::vector<std::string>& keys,
+                                                      const std::string& name) override {
+        return run_coro(context_, cache_.get_raw_many(keys, name));
+    }
+    void put_many(const std::vector<Entry>& entries, const std::string& name) override {
+        run_coro(context_, cache_.put_raw_many(entries, name));
+    }
+    std::uint64_t remove_many(const std::vector<std::string>& keys) override {
+        return run_coro(context_, cache_.remove_many(keys));
+    }
     std::uint64_t cleanup() override { return run_coro(context_, cache_.cleanup_expired()); }
     std::uint64_t flush() override { return run_coro(context_, cache_.flush()); }
     CacheStatistics statistics() override { return cache_.statistics(); }
@@ -94,6 +119,23 @@ class AnyBlockingCache : public AnyCache {
         cache_.put_raw(key, value, ttl, name);
     }
     bool remove(const std::string& key) override { return cache_.remove(key); }
+    std::optional<std::string> get_text(const std::string& key, const std::string& name) override {
+        return cache_.get_text(key, name);
+    }
+    void put_text(const std::string& key, const std::string& text, Duration ttl,
+                  const std::string& name) override {
+        cache_.put_text(key, text, ttl, name);
+    }
+    std::vector<std::optional<json::object>> get_many(const std::vector<std::string>& keys,
+                                                      const std::string& name) override {
+        return cache_.get_raw_many(keys, name);
+    }
+    void put_many(const std::vector<Entry>& entries, const std::string& name) override {
+        cache_.put_raw_many(entries, name);
+    }
+    std::uint64_t remove_many(const std::vector<std::string>& keys) override {
+        return cache_.remove_many(keys);
+    }
     std::uint64_t cleanup() override { return cache_.cleanup_expired(); }
     std::uint64_t flush() override { return cache_.flush(); }
     CacheStatistics statistics() override { return cache_.statistics(); }

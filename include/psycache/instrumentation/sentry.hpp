@@ -40,8 +40,8 @@ concept ParentWithoutInfo = std::is_invocable_r_v<SentryParent, F&> &&
 /// Cleanup has no span. Their data are:
 ///   - `cache.key`: a list of the keys; not for flush.
 ///   - `cache.success`: whether the call did what it was asked to.
-///   - `cache.hit`: whether there was an entry; for get that succeeded.
-///   - `cache.item_size`: the stored size in bytes; for a hit and a put.
+///   - `cache.hit`: whether there was an entry, of many keys at least one; for get that succeeded.
+///   - `cache.item_size`: the stored size in bytes, of many keys together; for a hit and a put.
 ///   - `cache.num_flushed`: how many entries were deleted; for flush that succeeded.
 ///
 /// The status is `ok`, or what fits the error best: `cancelled`, `deadline_exceeded`,
