@@ -204,7 +204,7 @@ void Batcher::submit(const std::shared_ptr<Call>* calls, std::size_t count,
         if (queued > 0) {
             // One that is about to look takes these calls along.
             start = coming_ == 0 && (workers_ < usual_workers ||
-                                     (workers_ < most_workers && queue_.size() >= limits_.calls));
+                                     (workers_ < most_workers && queue_.size() >= limits_.shared));
             workers_ += start ? 1 : 0;
             coming_ += start ? 1 : 0;
             set_timer();
@@ -268,7 +268,8 @@ Calls Batcher::next_group(WorkerTurn& turn) {
         turn.coming = false;
         --coming_;
         last_start_ = std::chrono::steady_clock::now();
-        calls = queue_.next_group();
+        calls =
+            queue_.next_group(workers_ < usual_workers && coming_ == 0 ? Take::half : Take::most);
         if (calls.empty()) {
             // Ending and finding nothing are one step: a call that comes later starts a new worker.
             --workers_;

@@ -1,5 +1,6 @@
 #include "batching/call_queue.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace psycache {
@@ -16,7 +17,16 @@ bool CallQueue::push(std::shared_ptr<Call> call) {
     return true;
 }
 
-Calls CallQueue::next_group() {
+std::size_t CallQueue::share(std::size_t waiting, CallKind kind, Take take) const noexcept {
+    const std::size_t for_two =
+        kind == CallKind::get ? limits_.gets_for_two : limits_.writes_for_two;
+    if (take == Take::half && waiting >= for_two) {
+        return std::min(limits_.shared, (waiting + 1) / 2);
+    }
+    return take == Take::all ? limits_.calls : limits_.shared;
+}
+
+Calls CallQueue::next_group(Take take) {
     std::deque<Entry>* longest = nullptr;
     for (auto& line : lines_) {
         while (!line.empty() && line.front().call->settled()) {
@@ -31,10 +41,15 @@ Calls CallQueue::next_group() {
     if (longest == nullptr) {
         return group;
     }
+    const std::size_t most = share(longest->size(), longest->front().call->kind, take);
     std::size_t bytes = 0;
     while (!longest->empty() && group.size() < limits_.calls) {
         std::shared_ptr<Call>& next = longest->front().call;
         if (!next->settled()) {
+            if (group.size() >= most &&
+                (next->owner == nullptr || next->owner != group.back()->owner)) {
+                break;
+            }
             const bool large = next->bytes() > limits_.alone;
             if (!group.empty() && (large || bytes + next->bytes() > limits_.bytes)) {
                 break;

@@ -9,11 +9,24 @@
 
 namespace psycache {
 
-/// How much one statement may carry.
+/// How much one statement may carry. Measured with up to 256 callers on two cores, where client and
+/// server take turns: smaller groups leave one of them idle for shorter, larger ones cost less.
 struct GroupLimits {
-    std::size_t calls = 128;
+    std::size_t calls = 128;  ///< of one caller that asks for many keys
+    std::size_t shared = 64;  ///< of different callers
     std::size_t bytes = 256 * 1024;
     std::size_t alone = 64 * 1024;  ///< a call with more bytes than this shares with nobody
+    /// From so many on, half of the calls are left to a worker that has nothing to do. Writes gain
+    /// from it sooner: they keep the server busy for longer.
+    std::size_t gets_for_two = 32;
+    std::size_t writes_for_two = 16;
+};
+
+/// Which of the calls that wait the next group takes.
+enum class Take {
+    all,   ///< as many as a statement may carry
+    most,  ///< all that different callers may share
+    half,  ///< no more than half of many, since another worker takes the rest at once
 };
 
 /// The calls that wait, and the rule by which they become groups: whoever has waited longest
@@ -26,8 +39,9 @@ class CallQueue {
     /// gone.
     bool push(std::shared_ptr<Call> call);
 
-    /// @returns the next group; empty when nothing waits. Calls that were settled are left out.
-    Calls next_group();
+    /// @returns the next group; empty when nothing waits. Calls that were settled are left out, and
+    /// the calls of one owner are not parted while they fit.
+    Calls next_group(Take take);
 
     std::size_t size() const noexcept;
     bool empty() const noexcept { return size() == 0; }
@@ -42,6 +56,7 @@ class CallQueue {
     };
 
     void drop_settled();
+    std::size_t share(std::size_t waiting, CallKind kind, Take take) const noexcept;
 
     const GroupLimits limits_;
     const std::size_t capacity_;

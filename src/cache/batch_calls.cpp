@@ -102,7 +102,8 @@ void CacheCore::answer_blocking(Calls& calls) const {
     for (const auto& call : calls) {
         queue.push(call);
     }
-    for (Calls group = queue.next_group(); !group.empty(); group = queue.next_group()) {
+    for (Calls group = queue.next_group(Take::all); !group.empty();
+         group = queue.next_group(Take::all)) {
         if (!batcher_->perform_blocking(group)) {
             return;
         }
