@@ -118,10 +118,13 @@ int main(int argc, char** argv) {
     std::string schema;
     std::string dsn;
     bool logged = false;
+    bool no_expiry_index = false;
     CLI::Option* schema_option =
         init_db_command->add_option("--schema", schema, "Where the table is made; must exist");
     init_db_command->add_flag("--logged", logged,
                               "Make a table that survives a crash of the server");
+    init_db_command->add_flag("--no-expiry-index", no_expiry_index,
+                              "Leave the index out: faster to overwrite, slower to clean");
     CLI::Option* dsn_option =
         init_db_command->add_option("DSN", dsn, "The database; without it, the SQL is printed");
     schema_option->option_text("SCHEMA");
@@ -139,6 +142,7 @@ int main(int argc, char** argv) {
         options.schema = schema;
     }
     options.unlogged = !logged;
+    options.expiry_index = !no_expiry_index;
     return init_db(dsn_option->count() > 0 ? std::optional<std::string>(dsn) : std::nullopt,
                    options);
 }

@@ -16,7 +16,13 @@ std::string table_ddl(const TableOptions& options) {
     std::string sql = options.unlogged ? "CREATE UNLOGGED TABLE" : "CREATE TABLE";
     sql += " IF NOT EXISTS ";
     sql += table;
-    sql += " (key text PRIMARY KEY, value jsonb NOT NULL, expires_at timestamptz NOT NULL);\n";
+    sql += " (key text PRIMARY KEY, value jsonb NOT NULL, expires_at timestamptz NOT NULL)";
+    if (!options.expiry_index) {
+        // Room for the new version of a row on the page of the old one.
+        sql += " WITH (fillfactor = 70);\n";
+        return sql;
+    }
+    sql += ";\n";
     sql += "CREATE INDEX IF NOT EXISTS ";
     sql += quoted_identifier("ix_psycache_expires_at");
     sql += " ON ";

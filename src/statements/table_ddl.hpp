@@ -6,7 +6,7 @@
 
 namespace psycache {
 
-/// @returns the two statements that make the table and its index, each with its semicolon.
+/// @returns the statements that make the table and its index, each with its semicolon.
 std::string table_ddl(const TableOptions& options);
 
 /// @returns the same as one transaction that waits for others who do it at this moment: IF NOT

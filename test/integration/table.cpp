@@ -443,3 +443,35 @@ TEST_CASE("init_db on a borrowed connection sends its owner no notices") {
     connection.exec("CREATE TABLE IF NOT EXISTS " + schema.table() + " (key text)");
     CHECK(notices == 1);
 }
+
+TEST_CASE(
+    "A table without the index of its expiry serves, is cleaned, and is overwritten in place") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema(Table::none);
+    auto table = schema.table_options();
+    table.expiry_index = false;
+    init_db(dsn(), table);
+    init_db(dsn(), table);
+    CHECK(schema.sql().number("SELECT count(*) FROM pg_indexes WHERE schemaname = " +
+                              quote_literal(schema.name())) == 1);
+    const auto cache = make_cache(flavour, schema);
+    for (int i = 0; i < 100; ++i) {
+        cache->put("key", numbered(i), 1h);
+    }
+    CHECK(cache->get("key") == numbered(99));
+    schema.insert_many("expired", 2500, "'-infinity'");
+    CHECK(cache->cleanup() == 2500);
+    CHECK(schema.rows() == 1);
+    const auto in_place = [&] {
+        return schema.sql().number(
+            "SELECT coalesce(sum(n_tup_hot_upd), 0) FROM pg_stat_user_tables WHERE schemaname = " +
+            quote_literal(schema.name()));
+    };
+    // The server counts when a session is idle.
+    CHECK(eventually([&] { return in_place() > 50; }));
+    init_db(dsn(), schema.table_options());  // as a Python service next to it would do
+    CHECK(schema.sql().number("SELECT count(*) FROM pg_indexes WHERE schemaname = " +
+                              quote_literal(schema.name())) == 2);
+    CHECK(cache->get("key") == numbered(99));
+}

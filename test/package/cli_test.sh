@@ -89,6 +89,9 @@ check "  two statements" is "$(tr -cd ';' <"$work/out" | wc -c)" 2
 check "  the last thing is a semicolon" is "${out: -1}" ";"
 check "  the table is unlogged" has "$out" "CREATE UNLOGGED TABLE"
 check "  the index is there" has "$out" "ix_psycache_expires_at"
+run init-db --no-expiry-index
+check "--no-expiry-index prints one statement" is "$code:$(grep -c ';$' <<<"$out")" 0:1
+
 run init-db --logged
 check "--logged prints a logged table" is "$code" 0
 check "  without UNLOGGED" lacks "$out" "UNLOGGED"

@@ -57,6 +57,17 @@ TEST_CASE("A logged table is not unlogged") {
     CHECK_THAT(text, Catch::Contains("CREATE TABLE IF NOT EXISTS"));
 }
 
+TEST_CASE("A table without the index of its expiry has room for overwriting in place") {
+    TableOptions options;
+    options.expiry_index = false;
+    const auto text = init_db_sql(options);
+    CHECK(count(text, ';') == 1);
+    CHECK_THAT(text, Catch::Contains("CREATE UNLOGGED TABLE IF NOT EXISTS"));
+    CHECK_THAT(text, Catch::Contains("fillfactor"));
+    CHECK_THAT(text, !Catch::Contains("INDEX"));
+    CHECK_THAT(init_db_sql(), !Catch::Contains("fillfactor"));
+}
+
 TEST_CASE("The schema qualifies the table in both statements and is always quoted") {
     const auto qualified = [](const std::string& text, const std::string& table) {
         std::size_t times = 0;
