@@ -19,8 +19,8 @@ class CacheInstrumentation;
 enum class LogLevel { debug, info, warning, error };
 
 /// Where log lines go. It is called from any thread that runs the library, must be safe for that,
-/// and should return at once; an exception out of it is swallowed. Lines may
-/// name a host and a port, but never hold keys, values, passwords or text of the server.
+/// and should return at once; an exception out of it is swallowed. Lines may name a host and a
+/// port, but never hold keys, values, passwords or text of the server.
 using LogSink = std::function<void(LogLevel, std::string_view)>;
 
 /// What a cache does when PostgreSQL cannot be reached (`Condition::unavailable`).

@@ -168,7 +168,8 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
             const auto executor = asio::get_associated_executor(handler);
             Resumption<Handler> resumption(std::move(self), std::move(handler));
             // Most waiters run on a plain io_context: going there directly saves the detour over
-            // the type-erased executor.
+            // the type-erased executor. Not so for a strand: it would allocate what runs its queue
+            // in this completion too, which does not live that long.
             if (const auto* plain = executor.template target<asio::io_context::executor_type>()) {
                 asio::post(*plain, std::move(resumption));
             } else {
