@@ -56,9 +56,7 @@ void add_instrumentations(PoolOptions& pool, const CacheOptions& cache);
 /// Measures for observers only: without any, the clock is not read.
 class Stopwatch {
   public:
-    explicit Stopwatch(const Observers& observers) : running_(!observers.empty()) { restart(); }
-
-    void restart() noexcept {
+    explicit Stopwatch(const Observers& observers) : running_(!observers.empty()) {
         if (running_) {
             start_ = std::chrono::steady_clock::now();
         }

@@ -345,11 +345,6 @@ class Connection::Deadline {
 };
 
 asio::awaitable<Answer> Connection::execute(const Statement& statement,
-                                            const Parameters& parameters) {
-    return run(Exchange(*this, statement, parameters));
-}
-
-asio::awaitable<Answer> Connection::execute(const Statement& statement,
                                             const Parameters& parameters, TimePoint deadline) {
     return run_until(Exchange(*this, statement, parameters), deadline);
 }

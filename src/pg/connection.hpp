@@ -84,12 +84,8 @@ class Connection {
     /// @returns whether there was a file descriptor left.
     bool attach(const boost::asio::any_io_executor& executor) noexcept;
 
-    /// Runs one statement with binary parameters and results, in a transaction of its own, however
-    /// long it takes: overrun() ends it.
-    boost::asio::awaitable<Answer> execute(const Statement& statement,
-                                           const Parameters& parameters);
-
-    /// The same, up to a deadline.
+    /// Runs one statement with binary parameters and results, in a transaction of its own. Where
+    /// something else watches the time, an Exchange does it without a coroutine.
     boost::asio::awaitable<Answer> execute(const Statement& statement, const Parameters& parameters,
                                            TimePoint deadline);
 
