@@ -23,8 +23,10 @@ std::shared_ptr<CacheCore> make_core(std::shared_ptr<AsyncCachePool> pool,
         throw std::invalid_argument("AsyncPostgresCache: pool must not be null");
     }
     check_cache_options(options);
-    return std::make_shared<CacheCore>(std::move(pool), options,
-                                       std::make_shared<Telemetry>(options));
+    auto telemetry = std::make_shared<Telemetry>(options);
+    auto breaker = CacheCore::make_breaker(options, telemetry);
+    return std::make_shared<CacheCore>(std::move(pool), options, std::move(telemetry),
+                                       std::move(breaker));
 }
 
 std::shared_ptr<ConnectionPool> make_pool(asio::any_io_executor executor, PoolOptions pool_options,

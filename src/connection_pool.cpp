@@ -32,6 +32,8 @@ asio::awaitable<ConnectionLease> connect_with(std::shared_ptr<detail::PoolCore> 
 ConnectionPool::ConnectionPool(asio::any_io_executor executor, PoolOptions options)
     : core_(make_core(std::move(executor), std::move(options))) {}
 
+ConnectionPool::ConnectionPool(std::shared_ptr<detail::PoolCore> core) : core_(std::move(core)) {}
+
 ConnectionPool::~ConnectionPool() {
     close();
 }

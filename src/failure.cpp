@@ -10,6 +10,12 @@ Failure cancelled_failure() {
 }
 
 Failure server_failure(std::string_view sqlstate, std::string server_message) {
+    if (pack_sqlstate(sqlstate) <= 0) {
+        // No state of an error: the server's text, for all that is known.
+        Failure failure(Errc::protocol_error);
+        failure.server_message = std::move(server_message);
+        return failure;
+    }
     Failure failure;
     failure.code = code_of_sqlstate(sqlstate);
     failure.cause = describe_sqlstate(sqlstate);

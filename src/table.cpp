@@ -32,7 +32,8 @@ Failure explain(Failure failure, const TableOptions& options) {
     if (failure.sqlstate == "3F000") {
         failure.cause = place + " does not exist: create it first";
     } else if (failure.code == Errc::permission_denied) {
-        failure.cause = "permission denied: the role may not create tables in " + place;
+        failure.cause = "permission denied: the role may not create tables in " + place +
+                        ", or does not own the table that is there";
     }
     return failure;
 }
@@ -50,6 +51,10 @@ asio::awaitable<Result<Nothing>> create_table(pg::Connection& connection,
 asio::awaitable<Result<Nothing>> create_table_with(AsyncCachePool& pool,
                                                    std::shared_ptr<Job<Nothing>> job,
                                                    TableOptions options) {
+    // One step from the beginning: the pool is promised only for as long as the caller waits.
+    if (!job->begin_step()) {
+        co_return cancelled_failure();
+    }
     ConnectionLease lease = co_await pool.connect();
     if (!lease) {
         co_return Failure(Errc::connect_failed,
@@ -73,7 +78,6 @@ asio::awaitable<void> init_db_with(AsyncCachePool& pool, TableOptions options) {
     JobBody<Nothing> body = [&pool, options](std::shared_ptr<Job<Nothing>> job) {
         return create_table_with(pool, std::move(job), options);
     };
-    // The caller stays to the end: it promises the pool only for as long as it waits.
     auto result = co_await run_job<Nothing>(
         std::move(executor), Job<Nothing>::OnCancel::wait_for_the_end, std::move(body));
     if (!result) {

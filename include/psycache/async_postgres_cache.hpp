@@ -42,6 +42,7 @@ struct CacheStatistics {
     std::uint64_t retries = 0;         ///< statements sent once more after a failure
     std::uint64_t cleanup_failures = 0;  ///< runs of a cleanup loop that failed
     std::size_t queued = 0;              ///< calls that wait for a statement now
+    bool circuit_open = false;  ///< whether calls are answered without the server (OnOutage::miss)
 };
 
 /// A key-value cache in PostgreSQL for coroutines: JSON objects with a time to live.

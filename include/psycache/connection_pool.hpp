@@ -14,6 +14,7 @@
 namespace psycache {
 
 namespace detail {
+class LaneConnections;
 class PoolCore;
 }
 
@@ -91,6 +92,10 @@ class PSYCACHE_EXPORT ConnectionPool : public AsyncCachePool {
     void close() noexcept;
 
   private:
+    friend class detail::LaneConnections;
+
+    explicit ConnectionPool(std::shared_ptr<detail::PoolCore> core);
+
     std::shared_ptr<detail::PoolCore> core_;
 };
 

@@ -30,6 +30,11 @@ enum class OnOutage {
     /// `get_raw` answers "miss"; `put_raw` and `remove` return without effect. Both are counted in
     /// `CacheStatistics`. All other errors are thrown as ever, and so are those of `flush` and
     /// `cleanup_expired`.
+    ///
+    /// No caller waits for a server that is known to be away: when five calls in a row have failed
+    /// so, and none has succeeded since they began, further ones are answered at once, without the
+    /// server (`CacheStatistics::circuit_open`). After 0.1 s, growing to 3 s, one call is let
+    /// through, within its deadline as ever; its success ends the outage.
     miss,
 };
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -9,6 +8,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "async/completion.hpp"
@@ -21,27 +21,48 @@ namespace psycache {
 template <class T>
 class Job final : public Completion<Result<T>> {
   public:
-    /// What a cancelled caller does.
+    /// What a cancelled caller does while a step of the work is running; otherwise it leaves at
+    /// once, and no further step begins.
     enum class OnCancel {
-        leave,             ///< it leaves at once; the work goes on without it
-        wait_for_the_end,  ///< it stays until the work, which sees stop_requested(), has ended
+        leave,             ///< it leaves at once; the step goes on without it
+        wait_for_the_end,  ///< it stays until the step has ended
     };
 
     explicit Job(OnCancel on_cancel) : on_cancel_(on_cancel) {}
 
-    bool stop_requested() const noexcept { return stop_.load(std::memory_order_relaxed); }
-    void request_stop() noexcept { stop_.store(true, std::memory_order_relaxed); }
+    /// A step that has an effect is about to begin. @returns whether it may.
+    bool begin_step() noexcept {
+        const std::lock_guard lock(mutex_);
+        running_ = !stop_;
+        return running_;
+    }
+    /// @returns whether the caller wants no more.
+    bool stop_requested() noexcept {
+        const std::lock_guard lock(mutex_);
+        return stop_;
+    }
+    /// The step has ended.
+    void end_step() noexcept {
+        const std::lock_guard lock(mutex_);
+        running_ = false;
+    }
 
   private:
     void cancelled(asio::cancellation_type) override {
-        request_stop();
-        if (on_cancel_ == OnCancel::leave) {
-            this->settle(cancelled_failure());
+        {
+            const std::lock_guard lock(mutex_);
+            stop_ = true;
+            if (running_ && on_cancel_ == OnCancel::wait_for_the_end) {
+                return;
+            }
         }
+        this->settle(cancelled_failure());
     }
 
     const OnCancel on_cancel_;
-    std::atomic<bool> stop_{false};
+    std::mutex mutex_;
+    bool running_ = false;
+    bool stop_ = false;
 };
 
 /// The body of a job; its parameter tells it when to stop.

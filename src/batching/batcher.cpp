@@ -22,6 +22,21 @@ namespace psycache {
 namespace {
 
 constexpr const char* timed_out_sent = "the call timed out: the server did not answer";
+constexpr const char* timed_out_locked =
+    "the call timed out: another transaction has the row locked";
+constexpr const char* timed_out_unsent =
+    "the call timed out before it could be sent: no connection was free";
+
+constexpr std::string_view lock_not_available = "55P03";
+
+/// The server's limit for a lone blocking write: it shall give up a little before its caller does,
+/// which would cost the connection.
+std::chrono::milliseconds lock_wait_between(TimePoint now, TimePoint deadline) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now);
+    const auto margin = std::min(left / 5, std::chrono::milliseconds(500));
+    return std::clamp(left - margin, std::chrono::milliseconds(1),
+                      std::chrono::milliseconds(std::chrono::hours(24)));
+}
 
 }  // namespace
 
@@ -47,6 +62,7 @@ class Batcher::WorkerTurn {
             const std::lock_guard lock(batcher_->mutex_);
             --batcher_->workers_;
             batcher_->coming_ -= coming ? 1 : 0;
+            batcher_->writing_ -= writing ? 1 : 0;
             orphans = batcher_->queue_.take_all();
         }
         batcher_->finish_all(orphans, cancelled_failure());
@@ -54,7 +70,34 @@ class Batcher::WorkerTurn {
     /// The worker has ended as it should, and has been counted out.
     void done() noexcept { batcher_.reset(); }
 
-    bool coming = true;  // counted in coming_; under the batcher's lock
+    bool coming = true;    // counted in coming_; both under the batcher's lock
+    bool writing = false;  // counted in writing_
+
+  private:
+    std::shared_ptr<Batcher> batcher_;
+};
+
+/// The right to try locked keys. When its context is destroyed, the calls that wait for them learn
+/// it here.
+class Batcher::LockTurn {
+  public:
+    explicit LockTurn(std::shared_ptr<Batcher> batcher) : batcher_(std::move(batcher)) {}
+    LockTurn(LockTurn&&) noexcept = default;
+    LockTurn& operator=(LockTurn&&) = delete;
+    ~LockTurn() {
+        if (!batcher_) {
+            return;
+        }
+        Calls orphans;
+        {
+            const std::lock_guard lock(batcher_->mutex_);
+            batcher_->trying_locked_ = false;
+            orphans = batcher_->locked_.take_all();
+        }
+        batcher_->finish_all(orphans, cancelled_failure());
+    }
+    /// Nothing is left to try, and the turn has been given back.
+    void done() noexcept { batcher_.reset(); }
 
   private:
     std::shared_ptr<Batcher> batcher_;
@@ -153,7 +196,10 @@ bool Batcher::perform_blocking(const Calls& calls) {
         return false;
     }
     const Call& first = *calls.front();
-    const GroupStatement group(*statements_, calls);
+    const TimePoint started = std::chrono::steady_clock::now();
+    const auto lock_wait = calls.size() == 1 ? lock_wait_between(started, first.deadline)
+                                             : std::chrono::milliseconds(first_lock_wait);
+    const GroupStatement group(*statements_, calls, lock_wait);
     ++counters_->statements;
     const StatementWatch watch(*observers_, operation_name(first.kind), calls.size(), false);
     const pg::Answer answer = lease.state().connection().execute_blocking(
@@ -168,6 +214,11 @@ bool Batcher::perform_blocking(const Calls& calls) {
     }
     const pg::StatementFailure failed = answer.error();
     Failure failure;
+    if (failed.failure.sqlstate == lock_not_available && calls.size() == 1 &&
+        std::chrono::steady_clock::now() - started >= lock_wait) {
+        calls.front()->settle(Failure(Errc::timed_out, timed_out_locked));
+        return true;
+    }
     switch (
         judge(failed, first.kind, calls.size(), settings_.replay_writes, calls.front()->tries)) {
         case Verdict::retry:
@@ -198,13 +249,17 @@ void Batcher::submit(const std::shared_ptr<Call>* calls, std::size_t count,
         if (!home_) {
             home_ = std::move(fallback);
         }
-        for (; queued < count && queue_.push(calls[queued]); ++queued) {
+        for (; queued < count && queue_.push(calls[queued], locked_.size()); ++queued) {
             unanswered_.insert(*calls[queued]);
         }
         if (queued > 0) {
-            // One that is about to look takes these calls along.
-            start = coming_ == 0 && (workers_ < usual_workers ||
-                                     (workers_ < most_workers && queue_.size() >= limits_.shared));
+            // One that is about to look takes these calls along; one that may not write would only
+            // look at them.
+            const bool may_go =
+                calls[0]->kind == CallKind::get || writing_ < settings_.most_writing;
+            start = coming_ == 0 && may_go &&
+                    (workers_ < usual_workers ||
+                     (workers_ < most_workers && queue_.size() >= limits_.shared));
             workers_ += start ? 1 : 0;
             coming_ += start ? 1 : 0;
             set_timer();
@@ -238,12 +293,11 @@ asio::awaitable<void> Batcher::work(std::shared_ptr<Batcher> self, WorkerTurn tu
         GroupEnd end(*self, calls);
         std::exception_ptr thrown;
         try {
-            bool singly = false;
-            co_await self->run(calls, singly);
-            for (std::size_t i = 0; singly && i < calls.size(); ++i) {
-                Calls alone(1, calls[i]);
-                bool no_smaller = false;
-                co_await self->run(alone, no_smaller);
+            const Ended ended = co_await self->run(calls, first_lock_wait);
+            if (ended == Ended::locked && calls.size() == 1) {
+                self->park(calls.front());
+            } else if (ended != Ended::answered) {
+                co_await self->run_singly(calls);
             }
         } catch (...) {
             thrown = std::current_exception();
@@ -268,8 +322,17 @@ Calls Batcher::next_group(WorkerTurn& turn) {
         turn.coming = false;
         --coming_;
         last_start_ = std::chrono::steady_clock::now();
-        calls =
-            queue_.next_group(workers_ < usual_workers && coming_ == 0 ? Take::half : Take::most);
+        const Take take = workers_ < usual_workers && coming_ == 0 ? Take::half : Take::most;
+        do {
+            calls = queue_.next_group(take,
+                                      writing_ < settings_.most_writing ? Serve::all : Serve::gets);
+            if (calls.empty()) {
+                break;
+            }
+            set_aside_locked(calls);
+        } while (calls.empty());
+        turn.writing = !calls.empty() && calls.front()->kind != CallKind::get;
+        writing_ += turn.writing ? 1 : 0;
         if (calls.empty()) {
             // Ending and finding nothing are one step: a call that comes later starts a new worker.
             --workers_;
@@ -291,10 +354,150 @@ bool Batcher::linger(WorkerTurn& turn) {
     const std::lock_guard lock(mutex_);
     turn.coming = true;
     ++coming_;
+    writing_ -= turn.writing ? 1 : 0;
+    turn.writing = false;
     return queue_.empty();
 }
 
-asio::awaitable<void> Batcher::run(Calls& calls, bool& singly) {
+/// Takes out of a group what would only meet a lock that is known. Under the lock.
+void Batcher::set_aside_locked(Calls& calls) {
+    if (locked_.empty() || calls.front()->kind == CallKind::get) {
+        return;
+    }
+    std::erase_if(calls, [&](const std::shared_ptr<Call>& call) {
+        const bool known = locked_.holds(call->key);
+        if (known) {
+            call->locked_ = true;
+            locked_.add(call, last_start_);
+        }
+        return known;
+    });
+}
+
+/// Sends each call alone, so that only the guilty fail.
+asio::awaitable<void> Batcher::run_singly(const Calls& calls) {
+    for (const auto& call : calls) {
+        Calls alone(1, call);
+        {
+            const std::lock_guard lock(mutex_);
+            last_start_ = std::chrono::steady_clock::now();
+            set_aside_locked(alone);
+        }
+        if (!alone.empty()) {
+            const Ended ended = co_await run(alone, first_lock_wait);
+            if (ended == Ended::locked) {
+                park(call);
+            }
+        }
+    }
+}
+
+/// Lays a call aside whose row is locked; it will be tried again without holding up others.
+void Batcher::park(const std::shared_ptr<Call>& call) {
+    bool start = false;
+    {
+        const std::lock_guard lock(mutex_);
+        call->locked_ = true;
+        call->sent_ = false;
+        locked_.add(call, std::chrono::steady_clock::now());
+        start = !trying_locked_;
+        trying_locked_ = true;
+    }
+    if (start) {
+        asio::co_spawn(home_, try_locked(shared_from_this(), LockTurn(shared_from_this())),
+                       asio::detached);
+    }
+}
+
+asio::awaitable<void> Batcher::try_locked(std::shared_ptr<Batcher> self, LockTurn turn) {
+    asio::steady_timer pause(co_await asio::this_coro::executor);
+    for (;;) {
+        const std::optional<TimePoint> due = self->next_try(turn);
+        if (!due) {
+            co_return;
+        }
+        pause.expires_at(*due);
+        co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+        Calls calls = self->take_locked();
+        if (calls.empty()) {
+            continue;
+        }
+        const Calls all = calls;  // some may leave before they are sent
+        const std::string key = calls.front()->key;
+        GroupEnd end(*self, all);
+        Ended ended = Ended::answered;
+        std::exception_ptr thrown;
+        try {
+            ended = co_await self->run(calls, further_lock_wait);
+        } catch (...) {
+            thrown = std::current_exception();
+        }
+        if (thrown) {
+            self->finish_all(all, to_failure(thrown, Errc::protocol_error));
+            ended = Ended::answered;
+        }
+        end.answered();
+        self->tried(calls, key, ended);
+    }
+}
+
+/// @returns when a locked key is to be tried again; nothing when none is left, and the turn ends.
+std::optional<TimePoint> Batcher::next_try(LockTurn& turn) {
+    const std::lock_guard lock(mutex_);
+    if (locked_.empty()) {
+        trying_locked_ = false;
+        turn.done();
+        return std::nullopt;
+    }
+    return locked_.due();
+}
+
+Calls Batcher::take_locked() {
+    const std::lock_guard lock(mutex_);
+    return locked_.take_due();
+}
+
+/// What becomes of a locked key whose calls were tried.
+void Batcher::tried(const Calls& calls, std::string_view key, Ended ended) {
+    bool start = false;
+    {
+        const std::lock_guard lock(mutex_);
+        if (ended == Ended::locked) {
+            for (const auto& call : calls) {
+                call->sent_ = false;
+            }
+            locked_.still_locked(calls, std::chrono::steady_clock::now());
+            return;
+        }
+        if (ended == Ended::one_by_one) {
+            for (const auto& call : calls) {
+                queue_.push_back(call);
+            }
+        }
+        for (auto& call : locked_.freed(key)) {
+            queue_.push_back(std::move(call));
+        }
+        start = !queue_.empty() && coming_ == 0 && workers_ < usual_workers;
+        workers_ += start ? 1 : 0;
+        coming_ += start ? 1 : 0;
+        set_timer();
+    }
+    if (start) {
+        start_worker();
+    }
+}
+
+/// @returns whether a lock was waited for as long as our own limit says: the server's limit, if the
+/// role has one, is an error for the caller.
+asio::awaitable<bool> Batcher::met_our_limit(pg::Connection& connection) {
+    const pg::Parameters none;
+    const TimePoint until = std::chrono::steady_clock::now() + settings_.statement_timeout;
+    const pg::Answer answer = co_await connection.execute(statements_->limits_locks, none, until);
+    co_return answer && answer->size() == 1 && answer->bytes(0, 0) == std::string_view("\0", 1);
+}
+
+/// @param lock_wait how long a write waits for a row that somebody else has locked.
+asio::awaitable<Batcher::Ended> Batcher::run(Calls& calls, std::chrono::milliseconds lock_wait) {
     Tries tries = calls.size() == 1 ? calls.front()->tries : Tries();
     Failure lost;  // why the group was sent before, if it was
     for (bool again = tries.any();; again = true) {
@@ -307,13 +510,13 @@ asio::awaitable<void> Batcher::run(Calls& calls, bool& singly) {
             // A pool of the application may still lend the connection that was lost.
             const bool same_again = again && failure.code == Errc::connection_unusable;
             finish_all(calls, same_again ? lost : failure);
-            co_return;
+            co_return Ended::answered;
         }
         mark_sent(calls);
         if (calls.empty()) {
-            co_return;
+            co_return Ended::answered;
         }
-        const GroupStatement group(*statements_, calls);
+        const GroupStatement group(*statements_, calls, lock_wait);
         ++counters_->statements;
         counters_->retries += again ? 1 : 0;
         const StatementWatch watch(*observers_, operation_name(calls.front()->kind), calls.size(),
@@ -333,6 +536,13 @@ asio::awaitable<void> Batcher::run(Calls& calls, bool& singly) {
             answer = exchange.take();
         }
         watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
+        if (!answer && answer.error().failure.sqlstate == lock_not_available &&
+            connection.reusable()) {
+            const bool ours = co_await met_our_limit(connection);
+            if (ours) {
+                co_return Ended::locked;
+            }
+        }
         // Back before anybody is answered: a caller's next call finds it idle.
         *lease = ConnectionLease();
         if (answer) {
@@ -340,7 +550,7 @@ asio::awaitable<void> Batcher::run(Calls& calls, bool& singly) {
             group.answer(*answer, [&calls](std::size_t i, Result<CallAnswer>&& one) {
                 calls[i]->settle(std::move(one));
             });
-            co_return;
+            co_return Ended::answered;
         }
         const pg::StatementFailure failed = answer.error();
         switch (judge(failed, calls.front()->kind, calls.size(), settings_.replay_writes, tries)) {
@@ -356,14 +566,13 @@ asio::awaitable<void> Batcher::run(Calls& calls, bool& singly) {
                 break;
             }
             case Verdict::one_by_one:
-                singly = true;
-                co_return;
+                co_return Ended::one_by_one;
             case Verdict::fail:
                 finish_all(calls, statements_->explain(failed.failure));
-                co_return;
+                co_return Ended::answered;
             case Verdict::fail_as_unknown:
                 finish_all(calls, Failure(Errc::outcome_unknown));
-                co_return;
+                co_return Ended::answered;
         }
     }
 }
@@ -409,7 +618,7 @@ void Batcher::abandon(Call& call, asio::cancellation_type type) {
 
 std::size_t Batcher::queued() const {
     const std::lock_guard lock(mutex_);
-    return queue_.size();
+    return queue_.size() + locked_.size();
 }
 
 /// Keeps one timer for all that has a deadline; none when no worker is left and nobody waits, so
@@ -456,7 +665,7 @@ bool Batcher::may_be_stuck() const noexcept {
 void Batcher::expire() {
     const TimePoint now = std::chrono::steady_clock::now();
     Calls late;
-    std::vector<bool> were_sent;
+    std::vector<const char*> why;
     bool start = false;
     {
         const std::lock_guard lock(mutex_);
@@ -476,7 +685,9 @@ void Batcher::expire() {
             Call& call = *unanswered_.first();
             unanswered_.remove(call);
             if (auto alive = std::static_pointer_cast<Call>(call.weak_from_this().lock())) {
-                were_sent.push_back(call.sent_);
+                why.push_back(call.locked_ ? timed_out_locked
+                              : call.sent_ ? timed_out_sent
+                                           : timed_out_unsent);
                 late.push_back(std::move(alive));
             }
         }
@@ -486,10 +697,7 @@ void Batcher::expire() {
         start_worker();
     }
     for (std::size_t i = 0; i < late.size(); ++i) {
-        late[i]->settle(Failure(Errc::timed_out,
-                                were_sent[i] ? timed_out_sent
-                                             : "the call timed out before it could be sent: no "
-                                               "connection was free"));
+        late[i]->settle(Failure(Errc::timed_out, why[i]));
     }
 }
 

@@ -14,6 +14,7 @@
 #include "batching/batch.hpp"
 #include "batching/call.hpp"
 #include "batching/call_queue.hpp"
+#include "batching/locked_keys.hpp"
 #include "batching/verdict.hpp"
 #include "observers.hpp"
 #include "statements/table_statements.hpp"
@@ -34,6 +35,10 @@ struct BatchCounters {
 /// there is no permanent task, and a group belongs to the batcher, not to any caller. Before it
 /// ends it lets one more turn of the event loop pass, since those whom it has just answered often
 /// come back at once.
+///
+/// A row that somebody else has locked holds up nobody but its own callers: a write waits for it
+/// for a moment only; then the group is run one by one, and the calls of the locked key wait
+/// without a connection and are tried again from time to time, until their deadlines.
 class Batcher : public std::enable_shared_from_this<Batcher> {
   public:
     struct Settings {
@@ -41,6 +46,9 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         std::size_t capacity = 16384;
         Duration statement_timeout = std::chrono::seconds(10);
         bool replay_writes = false;
+        /// How many groups of writes may be on their way at once, so that gets find a connection
+        /// even when all writes wait for locks.
+        std::size_t most_writing = 3;
     };
 
     Batcher(std::shared_ptr<AsyncCachePool> pool, std::shared_ptr<const TableStatements> statements,
@@ -88,8 +96,16 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
 
   private:
     class WorkerTurn;
+    class LockTurn;
     class GroupEnd;
     class Flight;
+
+    /// How a statement for some calls ended.
+    enum class Ended {
+        answered,    ///< all of them have been answered
+        one_by_one,  ///< refused as a whole: only some of them may be guilty
+        locked,      ///< a row was locked; nothing was changed
+    };
 
     /// How many groups may be on their way while the queue holds less than a full group.
     static constexpr std::size_t usual_workers = 2;
@@ -97,13 +113,26 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     /// Calls that have waited this long while no group was started get a further worker.
     static constexpr std::chrono::milliseconds stuck_after{10};
 
+    /// How long a write waits for a locked row before its group is run one by one, and when the row
+    /// is tried again.
+    static constexpr std::chrono::milliseconds first_lock_wait{100};
+    static constexpr std::chrono::milliseconds further_lock_wait{20};
+
     void submit(const std::shared_ptr<Call>* calls, std::size_t count,
                 asio::any_io_executor fallback);
     void start_worker();
     static asio::awaitable<void> work(std::shared_ptr<Batcher> self, WorkerTurn turn);
     Calls next_group(WorkerTurn& turn);
     bool linger(WorkerTurn& turn);
-    asio::awaitable<void> run(Calls& calls, bool& singly);
+    void set_aside_locked(Calls& calls);
+    asio::awaitable<Ended> run(Calls& calls, std::chrono::milliseconds lock_wait);
+    asio::awaitable<void> run_singly(const Calls& calls);
+    asio::awaitable<bool> met_our_limit(pg::Connection& connection);
+    void park(const std::shared_ptr<Call>& call);
+    static asio::awaitable<void> try_locked(std::shared_ptr<Batcher> self, LockTurn turn);
+    std::optional<TimePoint> next_try(LockTurn& turn);
+    Calls take_locked();
+    void tried(const Calls& calls, std::string_view key, Ended ended);
     void mark_sent(Calls& calls);
     void finish_all(const Calls& calls, const Failure& failure);
     void unlink(const Calls& calls);
@@ -126,8 +155,11 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     DeadlineList unanswered_;
     std::size_t workers_ = 0;
     std::size_t coming_ = 0;                   // of them, those that are about to look for a group
+    std::size_t writing_ = 0;                  // of them, those that have a group of writes
     TimePoint last_start_ = TimePoint::min();  // when a worker last looked for a group
-    std::array<Flight*, most_workers> flights_{};
+    std::array<Flight*, most_workers + 1> flights_{};  // one of them is for a locked key
+    LockedKeys locked_;
+    bool trying_locked_ = false;  // a coroutine looks after them
 };
 
 }  // namespace psycache

@@ -5,16 +5,20 @@
 
 namespace psycache {
 
-bool CallQueue::push(std::shared_ptr<Call> call) {
-    if (size() >= capacity_) {
+bool CallQueue::push(std::shared_ptr<Call> call, std::size_t others) {
+    if (size() + others >= capacity_) {
         drop_settled();
-        if (size() >= capacity_) {
+        if (size() + others >= capacity_) {
             return false;
         }
     }
+    push_back(std::move(call));
+    return true;
+}
+
+void CallQueue::push_back(std::shared_ptr<Call> call) {
     auto& line = lines_[static_cast<std::size_t>(call->kind)];
     line.push_back(Entry{std::move(call), tickets_++});
-    return true;
 }
 
 std::size_t CallQueue::share(std::size_t waiting, CallKind kind, Take take) const noexcept {
@@ -26,9 +30,12 @@ std::size_t CallQueue::share(std::size_t waiting, CallKind kind, Take take) cons
     return take == Take::all ? limits_.calls : limits_.shared;
 }
 
-Calls CallQueue::next_group(Take take) {
+Calls CallQueue::next_group(Take take, Serve serve) {
     std::deque<Entry>* longest = nullptr;
     for (auto& line : lines_) {
+        if (serve == Serve::gets && &line != &lines_[static_cast<std::size_t>(CallKind::get)]) {
+            continue;
+        }
         while (!line.empty() && line.front().call->settled()) {
             line.pop_front();
         }

@@ -29,19 +29,28 @@ enum class Take {
     half,  ///< no more than half of many, since another worker takes the rest at once
 };
 
+/// Which kinds the next group may be of.
+enum class Serve {
+    all,
+    gets,  ///< writes have to wait
+};
+
 /// The calls that wait, and the rule by which they become groups: whoever has waited longest
 /// decides the kind, and further calls of that kind join in order. No I/O, no lock.
 class CallQueue {
   public:
     CallQueue(GroupLimits limits, std::size_t capacity) : limits_(limits), capacity_(capacity) {}
 
+    /// @param others how many calls wait elsewhere and count as well.
     /// @returns false when the queue is full even after calls that nobody waits for any more are
     /// gone.
-    bool push(std::shared_ptr<Call> call);
+    bool push(std::shared_ptr<Call> call, std::size_t others = 0);
+    /// Puts a call in that was in here before, whatever the queue holds.
+    void push_back(std::shared_ptr<Call> call);
 
     /// @returns the next group; empty when nothing waits. Calls that were settled are left out, and
     /// the calls of one owner are not parted while they fit.
-    Calls next_group(Take take);
+    Calls next_group(Take take, Serve serve = Serve::all);
 
     std::size_t size() const noexcept;
     bool empty() const noexcept { return size() == 0; }

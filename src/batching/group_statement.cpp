@@ -31,14 +31,24 @@ Result<CallAnswer> hit(const Call& call, std::string_view jsonb, std::size_t siz
 
 }  // namespace
 
-GroupStatement::GroupStatement(const TableStatements& statements, const Calls& calls)
+GroupStatement::GroupStatement(const TableStatements& statements, const Calls& calls,
+                               std::chrono::milliseconds lock_limit)
     : statements_(statements), calls_(calls), kind_(calls.front()->kind) {
     if (calls.size() == 1) {
         order_.push_back(0);
         runs_.push_back(Run{0, 1});
         one(*calls.front());
-        return;
+    } else {
+        sort();
+        many();
     }
+    if (kind_ != CallKind::get) {
+        parameters_.own(std::to_string(lock_limit.count()));
+    }
+}
+
+void GroupStatement::sort() {
+    const Calls& calls = calls_;
     order_.resize(calls.size());
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     std::stable_sort(order_.begin(), order_.end(),
@@ -49,7 +59,6 @@ GroupStatement::GroupStatement(const TableStatements& statements, const Calls& c
         }
         runs_.back().end = i + 1;
     }
-    many();
 }
 
 void GroupStatement::one(const Call& call) {

@@ -14,11 +14,12 @@ namespace psycache {
 /// answer. No I/O.
 class GroupStatement {
   public:
-    /// @param calls not empty, of one kind; their keys and values are borrowed until the statement
-    /// was
-    ///              sent. They are sorted by key: equal keys are asked for once; of several puts of
-    ///              a key the last one is stored, for all of them.
-    GroupStatement(const TableStatements& statements, const Calls& calls);
+    /// @param calls      not empty, of one kind; their keys and values are borrowed until the
+    ///                   statement was sent. They are sorted by key: equal keys are asked for once;
+    ///                   of several puts of a key the last one is stored, for all of them.
+    /// @param lock_limit how long a write waits for a locked row; more than zero.
+    GroupStatement(const TableStatements& statements, const Calls& calls,
+                   std::chrono::milliseconds lock_limit);
 
     const pg::Statement& statement() const noexcept { return *statement_; }
     const pg::Parameters& parameters() const noexcept { return parameters_; }
@@ -30,6 +31,7 @@ class GroupStatement {
     void answer(const pg::Rows& rows, const Deliver& deliver) const;
 
   private:
+    void sort();
     void one(const Call& call);
     void many();
     void answer_gets(const pg::Rows& rows, const Deliver& deliver) const;

@@ -115,6 +115,11 @@ asio::awaitable<Failure> CacheCore::perform_all(Self self, Calls calls) {
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
     const auto end = calls.end();
     for (auto begin = calls.begin(); begin != end;) {
+        // Asked for by name: to wait once more would throw it, past everybody who counts.
+        const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+        if (state.cancelled() != asio::cancellation_type::none) {
+            co_return cancelled_failure();
+        }
         const auto slice_end =
             begin + std::min(static_cast<std::ptrdiff_t>(slice_size), end - begin);
         Calls slice(begin, slice_end);
@@ -147,13 +152,17 @@ asio::awaitable<std::vector<std::optional<json::object>>> CacheCore::get_many(
         : observers.empty() ? Spans<CacheGetSpan>(observers)
                             : open_get_spans(observers, Keys(views(keys, whole)), span_name);
     std::vector<std::optional<json::object>> values(keys.size());
+    Breaker::Pass pass = self->admit(begun);
     Failure failure;
     if (auto mistake = check_keys(keys)) {
         failure = std::move(*mistake);
+    } else if (auto why = obstacle(begun, pass)) {
+        failure = std::move(*why);
     } else {
         Distinct distinct(CallKind::get, keys, begun.until.value_or(self->deadline()));
         failure = co_await perform_all(self, distinct.calls);
         if (!failure.code) {
+            pass.succeeded();
             const bool repeated = distinct.calls.size() < keys.size();
             for (std::size_t i = 0; i < keys.size(); ++i) {
                 Result<CallAnswer>& answer = distinct.calls[distinct.place[i]]->value();
@@ -173,8 +182,7 @@ asio::awaitable<std::vector<std::optional<json::object>>> CacheCore::get_many(
             co_return values;
         }
     }
-    self->telemetry_->failed(spans, failure);
-    if (self->is_outage(failure)) {
+    if (self->failed(spans, pass, failure)) {
         self->telemetry_->outage_miss(keys.size());
         co_return values;
     }
@@ -190,12 +198,14 @@ asio::awaitable<void> CacheCore::put_many(Self self, Result<std::vector<PutItem>
         : observers.empty() ? Spans<CachePutSpan>(observers)
         : items             ? open_put_spans(observers, Keys(views(*items, key_of)), span_name)
                             : open_put_spans(observers, Keys(), span_name);
+    Breaker::Pass pass = self->admit(begun);
     Failure failure;
-    std::size_t count = 0;
+    const std::size_t count = items ? items->size() : 0;
     if (!items) {
         failure = items.error();
+    } else if (auto why = obstacle(begun, pass)) {
+        failure = std::move(*why);
     } else {
-        count = items->size();
         const TimePoint until = begun.until.value_or(self->deadline());
         Calls calls;
         calls.reserve(count);
@@ -206,6 +216,7 @@ asio::awaitable<void> CacheCore::put_many(Self self, Result<std::vector<PutItem>
         }
         failure = co_await perform_all(self, calls);
         if (!failure.code) {
+            pass.succeeded();
             for (const auto& call : calls) {
                 self->telemetry_->put();
                 spans.record([&](CachePutSpan& span) { span.record_put(call->value()->size); });
@@ -213,8 +224,7 @@ asio::awaitable<void> CacheCore::put_many(Self self, Result<std::vector<PutItem>
             co_return;
         }
     }
-    self->telemetry_->failed(spans, failure);
-    if (self->is_outage(failure)) {
+    if (self->failed(spans, pass, failure)) {
         self->telemetry_->dropped_write(count);
         co_return;
     }
@@ -228,13 +238,17 @@ asio::awaitable<std::uint64_t> CacheCore::remove_many(Self self, std::vector<std
                                    : observers.empty()
                                        ? Spans<CacheRemoveSpan>(observers)
                                        : open_remove_spans(observers, Keys(views(keys, whole)));
+    Breaker::Pass pass = self->admit(begun);
     Failure failure;
     if (auto mistake = check_keys(keys)) {
         failure = std::move(*mistake);
+    } else if (auto why = obstacle(begun, pass)) {
+        failure = std::move(*why);
     } else {
         Distinct distinct(CallKind::remove, keys, begun.until.value_or(self->deadline()));
         failure = co_await perform_all(self, distinct.calls);
         if (!failure.code) {
+            pass.succeeded();
             std::uint64_t existed = 0;
             for (const auto& call : distinct.calls) {
                 self->telemetry_->removed();
@@ -244,8 +258,7 @@ asio::awaitable<std::uint64_t> CacheCore::remove_many(Self self, std::vector<std
             co_return existed;
         }
     }
-    self->telemetry_->failed(spans, failure);
-    if (self->is_outage(failure)) {
+    if (self->failed(spans, pass, failure)) {
         self->telemetry_->dropped_write(keys.size());
         co_return 0;
     }

@@ -6,6 +6,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
+#include <random>
 #include <type_traits>
 
 #include "cache/call_checks.hpp"
@@ -16,8 +17,11 @@ namespace psycache::detail {
 
 namespace {
 
-Batcher::Settings batcher_settings(const CacheOptions& options) {
+Batcher::Settings batcher_settings(const CacheOptions& options, const AsyncCachePool& pool) {
     Batcher::Settings settings;
+    if (const auto* own = dynamic_cast<const ConnectionPool*>(&pool)) {
+        settings.most_writing = std::max<std::size_t>(own->statistics().max_size, 2) - 1;
+    }
     settings.capacity = options.max_queued_calls;
     // A statement belongs to many callers: it gets twice the patience of one before it costs its
     // connection.
@@ -26,22 +30,41 @@ Batcher::Settings batcher_settings(const CacheOptions& options) {
     return settings;
 }
 
+/// @returns whether the server cannot name a row by its place: on a view, or a distributed table.
+bool has_no_places(const Failure& failure) {
+    return failure.sqlstate == "42703" || failure.sqlstate == "0A000";
+}
+
 }  // namespace
 
 CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
-                     std::shared_ptr<Telemetry> telemetry, Serves serves)
+                     std::shared_ptr<Telemetry> telemetry, std::shared_ptr<Breaker> breaker,
+                     Serves serves)
     : pool_(std::move(pool)),
       telemetry_(std::move(telemetry)),
-      statements_(
-          std::make_shared<const TableStatements>(options.schema, !telemetry_->observers.empty())),
+      breaker_(std::move(breaker)),
+      statements_(std::make_shared<const TableStatements>(
+          options.schema, !telemetry_->observers.empty(),
+          std::chrono::duration_cast<std::chrono::milliseconds>(options.timeout))),
       batcher_(std::make_shared<Batcher>(
-          pool_, statements_, batcher_settings(options),
+          pool_, statements_, batcher_settings(options, *pool_),
           std::shared_ptr<BatchCounters>(telemetry_, &telemetry_->batches),
           std::shared_ptr<const Observers>(telemetry_, &telemetry_->observers))),
       timeout_(options.timeout),
       maintenance_timeout_(options.maintenance_timeout),
       on_outage_(options.on_outage),
       serves_(serves) {}
+
+std::shared_ptr<Breaker> CacheCore::make_breaker(const CacheOptions& options,
+                                                 const std::shared_ptr<Telemetry>& telemetry) {
+    if (options.on_outage != OnOutage::miss) {
+        return nullptr;
+    }
+    return std::make_shared<Breaker>(std::random_device()(),
+                                     [telemetry](LogLevel level, std::string_view line) {
+                                         telemetry->observers.log(level, line);
+                                     });
+}
 
 bool CacheCore::answered_blocking(const std::shared_ptr<Call>& call) const {
     return serves_ == Serves::one_call && batcher_->perform_blocking(Calls(1, call));
@@ -72,9 +95,12 @@ asio::awaitable<std::optional<Value>> CacheCore::look_up(Self self, std::string 
     Spans<CacheGetSpan> spans = begun.spans
                                     ? std::move(*begun.spans)
                                     : open_get_spans(self->telemetry_->observers, key, span_name);
+    Breaker::Pass pass = self->admit(begun);
     Failure failure;
     if (auto mistake = check_key(key)) {
         failure = std::move(*mistake);
+    } else if (auto why = obstacle(begun, pass)) {
+        failure = std::move(*why);
     } else {
         auto call = std::make_shared<Call>(CallKind::get, std::move(key),
                                            begun.until.value_or(self->deadline()));
@@ -86,6 +112,7 @@ asio::awaitable<std::optional<Value>> CacheCore::look_up(Self self, std::string 
         }
         Result<CallAnswer>& result = call->value();
         if (result) {
+            pass.succeeded();
             std::optional<Value>& value = found<Value>(*result);
             if (value) {
                 self->telemetry_->hit();
@@ -98,8 +125,7 @@ asio::awaitable<std::optional<Value>> CacheCore::look_up(Self self, std::string 
         }
         failure = result.error();
     }
-    self->telemetry_->failed(spans, failure);
-    if (self->is_outage(failure)) {
+    if (self->failed(spans, pass, failure)) {
         self->telemetry_->outage_miss();
         co_return std::nullopt;
     }
@@ -126,6 +152,7 @@ asio::awaitable<void> CacheCore::put(Self self, Form form, std::string key,
     Spans<CachePutSpan> spans = begun.spans
                                     ? std::move(*begun.spans)
                                     : open_put_spans(self->telemetry_->observers, key, span_name);
+    Breaker::Pass pass = self->admit(begun);
     Failure failure;
     if (auto bad_key = check_key(key)) {
         failure = std::move(*bad_key);
@@ -133,6 +160,8 @@ asio::awaitable<void> CacheCore::put(Self self, Form form, std::string key,
         failure = std::move(*bad_ttl);
     } else if (!jsonb) {
         failure = jsonb.error();
+    } else if (auto why = obstacle(begun, pass)) {
+        failure = std::move(*why);
     } else {
         auto call = std::make_shared<Call>(CallKind::put, std::move(key),
                                            begun.until.value_or(self->deadline()));
@@ -145,14 +174,14 @@ asio::awaitable<void> CacheCore::put(Self self, Form form, std::string key,
         }
         Result<CallAnswer>& result = call->value();
         if (result) {
+            pass.succeeded();
             self->telemetry_->put();
             spans.record([&](CachePutSpan& span) { span.record_put(result->size); });
             co_return;
         }
         failure = form == Form::text ? explain_text(result.error()) : result.error();
     }
-    self->telemetry_->failed(spans, failure);
-    if (self->is_outage(failure)) {
+    if (self->failed(spans, pass, failure)) {
         self->telemetry_->dropped_write();
         co_return;
     }
@@ -162,9 +191,12 @@ asio::awaitable<void> CacheCore::put(Self self, Form form, std::string key,
 asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Begun<CacheRemoveSpan> begun) {
     Spans<CacheRemoveSpan> spans =
         begun.spans ? std::move(*begun.spans) : open_remove_spans(self->telemetry_->observers, key);
+    Breaker::Pass pass = self->admit(begun);
     Failure failure;
     if (auto mistake = check_key(key)) {
         failure = std::move(*mistake);
+    } else if (auto why = obstacle(begun, pass)) {
+        failure = std::move(*why);
     } else {
         auto call = std::make_shared<Call>(CallKind::remove, std::move(key),
                                            begun.until.value_or(self->deadline()));
@@ -175,21 +207,22 @@ asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Begun<CacheR
         }
         Result<CallAnswer>& result = call->value();
         if (result) {
+            pass.succeeded();
             self->telemetry_->removed();
             spans.record([](CacheRemoveSpan& span) { span.record_removed(); });
             co_return result->existed;
         }
         failure = result.error();
     }
-    self->telemetry_->failed(spans, failure);
-    if (self->is_outage(failure)) {
+    if (self->failed(spans, pass, failure)) {
         self->telemetry_->dropped_write();
         co_return false;
     }
     throw to_error("remove", failure);
 }
 
-asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(const pg::Statement& statement,
+asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(DeleteJob job,
+                                                              const pg::Statement& statement,
                                                               std::string_view operation,
                                                               bool repeatable) {
     const Observers& observers = telemetry_->observers;
@@ -200,11 +233,15 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(const pg::Statemen
         if (!lease) {
             co_return lease.error();
         }
+        if (!job->begin_step()) {
+            co_return cancelled_failure();
+        }
         telemetry_->batches.retries += again ? 1 : 0;
         const StatementWatch watch(observers, operation, 1, again);
         pg::Answer answer = co_await lease->state().connection().execute(
             statement, none, std::chrono::steady_clock::now() + maintenance_timeout_);
         watch.ended(answer ? boost::system::error_code() : answer.error().failure.code);
+        job->end_step();
         if (answer) {
             co_return answer->affected();
         }
@@ -222,16 +259,22 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(const pg::Statemen
     }
 }
 
-asio::awaitable<Result<std::uint64_t>> CacheCore::delete_all(Self self) {
-    co_return co_await self->delete_with(self->statements_->flush, "flush", false);
+asio::awaitable<Result<std::uint64_t>> CacheCore::delete_all(Self self, DeleteJob job) {
+    co_return co_await self->delete_with(std::move(job), self->statements_->flush, "flush", false);
 }
 
 asio::awaitable<std::uint64_t> CacheCore::flush(Self self, Begun<CacheFlushSpan> begun) {
     Spans<CacheFlushSpan> spans =
         begun.spans ? std::move(*begun.spans) : open_flush_spans(self->telemetry_->observers);
-    JobBody<std::uint64_t> body = [self](DeleteJob) { return delete_all(self); };
-    Result<std::uint64_t> result =
-        co_await perform_job(self, Job<std::uint64_t>::OnCancel::leave, std::move(body));
+    JobBody<std::uint64_t> body = [self](DeleteJob job) {
+        return delete_all(self, std::move(job));
+    };
+    Result<std::uint64_t> result = 0;
+    if (begun.obstacle) {
+        result = std::move(*begun.obstacle);
+    } else {
+        result = co_await perform_job(self, Job<std::uint64_t>::OnCancel::leave, std::move(body));
+    }
     if (!result) {
         self->telemetry_->failed(spans, result.error());
         throw to_error("flush", result.error());
@@ -240,14 +283,27 @@ asio::awaitable<std::uint64_t> CacheCore::flush(Self self, Begun<CacheFlushSpan>
     co_return *result;
 }
 
+asio::awaitable<Result<std::uint64_t>> CacheCore::delete_batch(Self self, DeleteJob job) {
+    const TableStatements& statements = *self->statements_;
+    if (!self->cleanup_by_key_) {
+        Result<std::uint64_t> deleted =
+            co_await self->delete_with(job, statements.cleanup, "cleanup", true);
+        if (deleted || !has_no_places(deleted.error())) {
+            co_return deleted;
+        }
+    }
+    Result<std::uint64_t> deleted =
+        co_await self->delete_with(job, statements.cleanup_by_key, "cleanup", true);
+    if (deleted) {
+        self->cleanup_by_key_ = true;
+    }
+    co_return deleted;
+}
+
 asio::awaitable<Result<std::uint64_t>> CacheCore::delete_expired(Self self, DeleteJob job) {
     std::uint64_t total = 0;
     for (;;) {
-        if (job->stop_requested()) {
-            co_return cancelled_failure();
-        }
-        Result<std::uint64_t> batch =
-            co_await self->delete_with(self->statements_->cleanup, "cleanup", true);
+        Result<std::uint64_t> batch = co_await delete_batch(self, job);
         if (!batch) {
             co_return batch;
         }
@@ -269,8 +325,13 @@ asio::awaitable<std::uint64_t> CacheCore::cleanup_expired(Self self,
     JobBody<std::uint64_t> body = [self](DeleteJob job) {
         return delete_expired(self, std::move(job));
     };
-    Result<std::uint64_t> result =
-        co_await perform_job(self, Job<std::uint64_t>::OnCancel::wait_for_the_end, std::move(body));
+    Result<std::uint64_t> result = 0;
+    if (begun.obstacle) {
+        result = std::move(*begun.obstacle);
+    } else {
+        result = co_await perform_job(self, Job<std::uint64_t>::OnCancel::wait_for_the_end,
+                                      std::move(body));
+    }
     if (!result) {
         self->telemetry_->failed(spans, result.error());
         throw to_error("cleanup_expired", result.error());
@@ -306,10 +367,6 @@ asio::awaitable<void> CacheCore::run_cleanup(Self self, Duration interval) {
     }
 }
 
-bool CacheCore::is_outage(const Failure& failure) const noexcept {
-    return on_outage_ == OnOutage::miss && failure.code == Condition::unavailable;
-}
-
 std::optional<PoolStatistics> CacheCore::pool_statistics() const {
     if (const auto* pool = dynamic_cast<const ConnectionPool*>(pool_.get())) {
         return pool->statistics();
@@ -320,6 +377,7 @@ std::optional<PoolStatistics> CacheCore::pool_statistics() const {
 CacheStatistics CacheCore::statistics() const {
     CacheStatistics now = telemetry_->statistics();
     now.queued = batcher_->queued();
+    now.circuit_open = breaker_ && breaker_->open();
     return now;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/json/object.hpp>
 #include <memory>
@@ -13,6 +14,7 @@
 
 #include "async/job.hpp"
 #include "batching/batcher.hpp"
+#include "cache/breaker.hpp"
 #include "cache/telemetry.hpp"
 #include "statements/table_statements.hpp"
 
@@ -35,15 +37,19 @@ class CacheCore {
   public:
     using Self = std::shared_ptr<CacheCore>;
 
-    /// What a call brings along that began before it got here, in the facade: its deadline and its
-    /// spans. By default it has one time-out from now and opens its spans itself.
+    /// What a call brings along that began before it got here, in the facade: its deadline, its
+    /// spans, its way past the breaker, and why it cannot go on, if it cannot. By default it has
+    /// one time-out from now, opens its spans itself and asks the breaker.
     template <class Span>
     struct Begun {
         Begun() = default;
-        Begun(TimePoint deadline, Spans<Span> opened) : until(deadline), spans(std::move(opened)) {}
+        Begun(TimePoint deadline, Spans<Span> opened, Breaker::Pass admitted)
+            : until(deadline), spans(std::move(opened)), pass(std::move(admitted)) {}
 
         std::optional<TimePoint> until;
         std::optional<Spans<Span>> spans;
+        std::optional<Breaker::Pass> pass;
+        std::optional<Failure> obstacle;
     };
 
     /// What a value is to the caller.
@@ -57,8 +63,14 @@ class CacheCore {
 
     /// @param options   checked already.
     /// @param telemetry shared with other cores of the same cache.
+    /// @param breaker   shared with them too; none where outages are to be heard of.
     CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
-              std::shared_ptr<Telemetry> telemetry, Serves serves = Serves::many);
+              std::shared_ptr<Telemetry> telemetry, std::shared_ptr<Breaker> breaker,
+              Serves serves = Serves::many);
+
+    /// @returns the breaker of a cache with such options, if it is to have one.
+    static std::shared_ptr<Breaker> make_breaker(const CacheOptions& options,
+                                                 const std::shared_ptr<Telemetry>& telemetry);
 
     static asio::awaitable<std::optional<json::object>> get(Self self, std::string key,
                                                             std::string span_name,
@@ -104,13 +116,20 @@ class CacheCore {
 
     static asio::awaitable<Result<std::uint64_t>> perform_job(
         Self self, Job<std::uint64_t>::OnCancel on_cancel, JobBody<std::uint64_t> body);
-    static asio::awaitable<Result<std::uint64_t>> delete_all(Self self);
+    static asio::awaitable<Result<std::uint64_t>> delete_all(Self self, DeleteJob job);
     static asio::awaitable<Result<std::uint64_t>> delete_expired(Self self, DeleteJob job);
+    static asio::awaitable<Result<std::uint64_t>> delete_batch(Self self, DeleteJob job);
     /// @param repeatable whether the statement may be sent again when its answer was lost.
-    asio::awaitable<Result<std::uint64_t>> delete_with(const pg::Statement& statement,
+    asio::awaitable<Result<std::uint64_t>> delete_with(DeleteJob job,
+                                                       const pg::Statement& statement,
                                                        std::string_view operation, bool repeatable);
 
-    bool is_outage(const Failure& failure) const noexcept;
+    template <class Span>
+    Breaker::Pass admit(Begun<Span>& begun) const;
+    template <class Span>
+    static std::optional<Failure> obstacle(Begun<Span>& begun, const Breaker::Pass& pass);
+    template <class Span>
+    bool failed(Spans<Span>& spans, Breaker::Pass& pass, const Failure& failure) const noexcept;
     bool answered_blocking(const std::shared_ptr<Call>& call) const;
     void answer_blocking(Calls& calls) const;
 
@@ -124,12 +143,37 @@ class CacheCore {
 
     const std::shared_ptr<AsyncCachePool> pool_;
     const std::shared_ptr<Telemetry> telemetry_;
+    const std::shared_ptr<Breaker> breaker_;
     const std::shared_ptr<const TableStatements> statements_;
     const std::shared_ptr<Batcher> batcher_;
     const Duration timeout_;
     const Duration maintenance_timeout_;
     const OnOutage on_outage_;
     const Serves serves_;
+    std::atomic<bool> cleanup_by_key_{false};  // the table's rows have no place that can be named
 };
+
+template <class Span>
+Breaker::Pass CacheCore::admit(Begun<Span>& begun) const {
+    if (begun.pass) {
+        return std::move(*begun.pass);
+    }
+    return breaker_ ? breaker_->admit(std::chrono::steady_clock::now()) : Breaker::Pass();
+}
+
+/// @returns why a call whose arguments are good is not even tried.
+template <class Span>
+std::optional<Failure> CacheCore::obstacle(Begun<Span>& begun, const Breaker::Pass& pass) {
+    return begun.obstacle ? std::move(begun.obstacle) : pass.refusal();
+}
+
+/// Tells everybody of a failed call. @returns whether its caller hears nothing of it.
+template <class Span>
+bool CacheCore::failed(Spans<Span>& spans, Breaker::Pass& pass,
+                       const Failure& failure) const noexcept {
+    telemetry_->failed(spans, failure);
+    pass.failed(failure);
+    return on_outage_ == OnOutage::miss && failure.code == Condition::unavailable;
+}
 
 }  // namespace psycache::detail

@@ -109,7 +109,11 @@ int main(int argc, char** argv) {
     app.set_help_flag("-h,--help", "Print this help and exit");
     app.require_subcommand(1);
     app.failure_message([](const CLI::App*, const CLI::Error& error) {
-        return std::string("psycache: ") + error.what() +
+        // Arguments too many are not repeated: a DSN that was not quoted can hold a password.
+        const bool too_many = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr;
+        return std::string("psycache: ") +
+               (too_many ? "there are arguments that were not expected (is the DSN quoted?)"
+                         : error.what()) +
                "\nRun with --help for more information.\n";
     });
 

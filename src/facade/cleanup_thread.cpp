@@ -14,7 +14,8 @@ namespace psycache::detail {
 CleanupThread::CleanupThread(const PoolFactory& make_pool, const CacheOptions& options,
                              std::shared_ptr<Telemetry> telemetry, Duration interval)
     : telemetry_(std::move(telemetry)),
-      core_(std::make_shared<CacheCore>(make_pool(context_.get_executor()), options, telemetry_)) {
+      core_(std::make_shared<CacheCore>(make_pool(context_.get_executor()), options, telemetry_,
+                                        nullptr)) {
     asio::co_spawn(context_, CacheCore::run_cleanup(core_, interval),
                    asio::bind_cancellation_slot(stop_signal_.slot(), asio::detached));
     thread_ = std::thread([this] { run(); });

@@ -2,11 +2,15 @@
 
 #include <utility>
 
+#include "pool/pool_core.hpp"
+
 namespace psycache::detail {
 
 std::shared_ptr<ConnectionPool> LaneConnections::make_pool(asio::any_io_executor executor,
                                                            const PoolOptions& options) {
-    auto made = std::make_unique<ConnectionPool>(std::move(executor), options);
+    // The constructor that takes a core is ours alone.
+    std::unique_ptr<ConnectionPool> made(
+        new ConnectionPool(std::make_shared<PoolCore>(std::move(executor), options, forsaken_)));
     {
         const std::lock_guard lock(mutex_);
         pools_.insert(made.get());

@@ -6,6 +6,8 @@
 
 #include <psycache/connection_pool.hpp>
 
+#include "pool/forsaken.hpp"
+
 namespace psycache::detail {
 
 /// The connections of all lanes and cleanup threads of one PostgresCache, seen as one pool.
@@ -23,6 +25,7 @@ class LaneConnections : public std::enable_shared_from_this<LaneConnections> {
     void forget(ConnectionPool* pool) noexcept;
 
     const std::size_t most_;
+    const std::shared_ptr<Forsaken> forsaken_ = std::make_shared<Forsaken>();
     mutable std::mutex mutex_;
     std::set<const ConnectionPool*> pools_;
     PoolStatistics gone_;  // counts of pools that have been destroyed

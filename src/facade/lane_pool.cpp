@@ -27,7 +27,8 @@ LanePool::Inside::~Inside() {
     innermost = outer_;
 }
 
-void LanePool::Turn::drop_unless_finished() {
+void LanePool::Turn::call_ended(bool failed) {
+    failed_ = failed;
     bool finished = lane_->context.stopped();
     if (!finished) {
         try {
@@ -46,7 +47,8 @@ LanePool::LanePool(PoolFactory make_pool, std::size_t most, CacheOptions options
     : make_pool_(std::move(make_pool)),
       most_(most),
       options_(std::move(options)),
-      telemetry_(std::make_shared<Telemetry>(options_)) {}
+      telemetry_(std::make_shared<Telemetry>(options_)),
+      breaker_(CacheCore::make_breaker(options_, telemetry_)) {}
 
 Failure LanePool::enter(TimePoint until, std::unique_ptr<Lane>& lane) {
     {
@@ -65,10 +67,10 @@ Failure LanePool::enter(TimePoint until, std::unique_ptr<Lane>& lane) {
         }
     }
     try {
-        lane = std::make_unique<Lane>(make_pool_, options_, telemetry_);
+        lane = std::make_unique<Lane>(*this);
     } catch (...) {
         // Out of descriptors, most likely.
-        leave(nullptr);
+        leave(nullptr, true);
         return to_failure(std::current_exception(), Errc::connect_failed);
     }
     return Failure();
@@ -107,10 +109,13 @@ void LanePool::show_waiting(std::ptrdiff_t more) const noexcept {
         [&](CacheInstrumentation& provider) { provider.record_pool_change(change); });
 }
 
-void LanePool::leave(std::unique_ptr<Lane> lane) noexcept {
+void LanePool::leave(std::unique_ptr<Lane> lane, bool failed) noexcept {
+    // Taken from the back: one that got no connection comes last, so that calls go to those that
+    // have one while the server gives no more.
+    const bool connected = !failed || (lane && lane->connected());
     const std::lock_guard lock(mutex_);
     if (lane) {
-        idle_.push_back(std::move(lane));
+        idle_.insert(connected ? idle_.end() : idle_.begin(), std::move(lane));
     }
     if (line_.empty()) {
         --busy_;
@@ -122,6 +127,27 @@ void LanePool::leave(std::unique_ptr<Lane> lane) noexcept {
     next.called.notify_one();
 }
 
+std::unique_ptr<LanePool::Lane> LanePool::outside_lane() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!outside_.empty()) {
+            std::unique_ptr<Lane> lane = std::move(outside_.back());
+            outside_.pop_back();
+            return lane;
+        }
+    }
+    return std::make_unique<Lane>(*this);
+}
+
+void LanePool::leave_outside(std::unique_ptr<Lane> lane) noexcept {
+    try {
+        const std::lock_guard lock(mutex_);
+        outside_.push_back(std::move(lane));
+    } catch (...) {
+        // Out of memory: the next one is made anew.
+    }
+}
+
 std::shared_ptr<CleanupThread> LanePool::start_cleanup(Duration interval) {
     return std::make_shared<CleanupThread>(make_pool_, options_, telemetry_, interval);
 }
@@ -129,6 +155,7 @@ std::shared_ptr<CleanupThread> LanePool::start_cleanup(Duration interval) {
 CacheStatistics LanePool::statistics() const {
     CacheStatistics now = telemetry_->statistics();
     now.queued = waiting();
+    now.circuit_open = breaker_ && breaker_->open();
     return now;
 }
 

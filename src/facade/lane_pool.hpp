@@ -41,10 +41,16 @@ class LanePool {
 
   private:
     struct Lane {
-        Lane(const PoolFactory& make_pool, const CacheOptions& options,
-             const std::shared_ptr<Telemetry>& telemetry)
-            : core(std::make_shared<CacheCore>(make_pool(context.get_executor()), options,
-                                               telemetry, CacheCore::Serves::one_call)) {}
+        explicit Lane(const LanePool& pool)
+            : core(std::make_shared<CacheCore>(pool.make_pool_(context.get_executor()),
+                                               pool.options_, pool.telemetry_, pool.breaker_,
+                                               CacheCore::Serves::one_call)) {}
+        /// @returns whether a connection is open, as far as can be told.
+        bool connected() const {
+            const auto pool = core->pool_statistics();
+            return !pool || pool->open > 0;
+        }
+
         asio::io_context context{1};
         std::shared_ptr<CacheCore> core;
     };
@@ -61,16 +67,20 @@ class LanePool {
 
     Failure enter(TimePoint until, std::unique_ptr<Lane>& lane);
     bool wait_in_line(std::unique_lock<std::mutex>& lock, TimePoint until);
-    void leave(std::unique_ptr<Lane> lane) noexcept;
+    void leave(std::unique_ptr<Lane> lane, bool failed) noexcept;
+    std::unique_ptr<Lane> outside_lane();
+    void leave_outside(std::unique_ptr<Lane> lane) noexcept;
     void show_waiting(std::ptrdiff_t more) const noexcept;
 
     const PoolFactory make_pool_;
     const std::size_t most_;
     const CacheOptions options_;
     const std::shared_ptr<Telemetry> telemetry_;
+    const std::shared_ptr<Breaker> breaker_;
 
     mutable std::mutex mutex_;
     std::vector<std::unique_ptr<Lane>> idle_;
+    std::vector<std::unique_ptr<Lane>> outside_;  // never connected: for calls that fail at once
     std::size_t busy_ = 0;
     std::deque<Waiting*> line_;
 };
@@ -94,7 +104,9 @@ class LanePool::Turn {
     Turn& operator=(const Turn&) = delete;
     ~Turn() {
         if (entered_) {
-            pool_.leave(std::move(lane_));
+            pool_.leave(std::move(lane_), failed_);
+        } else if (lane_) {
+            pool_.leave_outside(std::move(lane_));
         }
     }
 
@@ -104,35 +116,45 @@ class LanePool::Turn {
         entered_ = !failure.code;
         return failure;
     }
+    /// Takes a lane for a call that needs no connection; it is not one of those that are counted.
+    void stay_outside() { lane_ = pool_.outside_lane(); }
 
     asio::io_context& context() const { return lane_->context; }
     const CacheCore::Self& core() const { return lane_->core; }
     /// What a failed call left running would hold up the next call: the lane goes, with its
     /// connection.
-    void drop_unless_finished();
+    void call_ended(bool failed);
 
   private:
     LanePool& pool_;
     std::unique_ptr<Lane> lane_;
     bool entered_ = false;
+    bool failed_ = false;
 };
 
 template <class T, class Span, class Open, class Start>
 T LanePool::call(std::string_view operation, Open open, Start start) {
     const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
     const Inside inside(*this, operation);
-    Spans<Span> spans = open(telemetry_->observers);
+    CacheCore::Begun<Span> begun(
+        until, open(telemetry_->observers),
+        breaker_ ? breaker_->admit(std::chrono::steady_clock::now()) : Breaker::Pass());
     Turn turn(*this);
-    if (const Failure failure = turn.enter(until); failure.code) {
-        telemetry_->failed(spans, failure);
-        throw to_error(operation, failure);
+    // A call that is refused needs no connection: it does not wait for one.
+    begun.obstacle = begun.pass->refusal();
+    if (!begun.obstacle) {
+        if (Failure failure = turn.enter(until); failure.code) {
+            begun.obstacle = std::move(failure);
+        }
+    }
+    if (begun.obstacle) {
+        turn.stay_outside();
     }
     std::exception_ptr thrown;
     std::optional<T> value;
     bool done = false;
     asio::io_context& context = turn.context();
     context.restart();
-    CacheCore::Begun<Span> begun(until, std::move(spans));
     asio::co_spawn(context, start(turn.core(), std::move(begun)),
                    [&](std::exception_ptr error, T result) {
                        done = true;
@@ -149,7 +171,7 @@ T LanePool::call(std::string_view operation, Open open, Start start) {
     } catch (...) {
         thrown = std::current_exception();
     }
-    turn.drop_unless_finished();
+    turn.call_ended(thrown != nullptr);
     if (thrown) {
         std::rethrow_exception(thrown);
     }

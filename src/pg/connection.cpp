@@ -152,6 +152,12 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
     std::shared_ptr<std::atomic<bool>> prepare) {
     const asio::any_io_executor strand = co_await asio::this_coro::executor;
     const Conninfo conninfo = read_conninfo(dsn);
+    if (!std::all_of(conninfo.hosts.begin(), conninfo.hosts.end(), plausible)) {
+        co_return Failure(Errc::connect_failed,
+                          "cannot connect to the server: the DSN has a host with \"@\" or a port "
+                          "that is no number (in a URI, special characters of a password must be "
+                          "percent-encoded)");
+    }
     Watch watch(strand);
     watch.arm(deadline, strand);
     auto resolved = co_await resolve(conninfo.hosts, watch);
@@ -185,6 +191,8 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         std::unique_ptr<Connection> connection(new Connection);
         connection->connection_ = handle.release();
         connection->owned_ = true;
+        connection->opened_at_ = std::chrono::steady_clock::now();
+        connection->backend_ = PQbackendPID(connection->connection_);
         PQsetNoticeReceiver(connection->connection_, receive_notice, &connection->broken_);
         connection->prepare_ = std::move(prepare);
         connection->attach(io);
@@ -255,6 +263,17 @@ bool Connection::reusable() const noexcept {
     return !broken_ && !overran_.load() && connection_ != nullptr &&
            PQstatus(connection_) == CONNECTION_OK &&
            PQtransactionStatus(connection_) == PQTRANS_IDLE;
+}
+
+bool Connection::young() const noexcept {
+    constexpr std::chrono::seconds youth{1};
+    return opened_at_ != TimePoint::min() && std::chrono::steady_clock::now() - opened_at_ < youth;
+}
+
+std::optional<int> Connection::forsaken_backend() const noexcept {
+    const bool running = overran_.load() || (connection_ != nullptr &&
+                                             PQtransactionStatus(connection_) == PQTRANS_ACTIVE);
+    return running && backend_ > 0 ? std::optional(backend_) : std::nullopt;
 }
 
 bool Connection::alive() noexcept {

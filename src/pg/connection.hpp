@@ -118,6 +118,13 @@ class Connection {
     /// @returns whether it is open, idle and outside of any transaction.
     bool reusable() const noexcept;
 
+    /// @returns whether it has only just been opened.
+    bool young() const noexcept;
+
+    /// @returns the number of the server's process whose statement was overrun; nothing if none
+    /// was.
+    std::optional<int> forsaken_backend() const noexcept;
+
     /// @returns whether the server still holds the other end, as far as can be told at once.
     bool alive() noexcept;
 
@@ -144,6 +151,8 @@ class Connection {
     bool owned_ = false;
     bool was_nonblocking_ = false;
     bool broken_ = false;
+    TimePoint opened_at_ = TimePoint::min();  // of one that was opened here
+    int backend_ = 0;                         // libpq forgets it when the connection breaks
     std::atomic<bool> overran_{false};
     std::shared_ptr<std::atomic<bool>> prepare_;  // null: statements are unnamed
     std::unordered_set<std::string> prepared_;

@@ -99,6 +99,12 @@ Conninfo read_conninfo(const std::string& dsn) {
     return conninfo;
 }
 
+bool plausible(const Host& host) {
+    const bool local = host.name.starts_with('/') || host.name.starts_with('@');
+    return (local || host.name.find('@') == std::string::npos) &&
+           host.port.find_first_not_of(" 0123456789") == std::string::npos;
+}
+
 bool needs_resolving(const Host& host) {
     if (host.name.empty() || !host.address.empty() || host.name[0] == '/' || host.name[0] == '@') {
         return false;

@@ -30,6 +30,10 @@ Conninfo read_conninfo(const std::string& dsn);
 /// @returns whether the host needs a name server (or /etc/hosts) before libpq may see it.
 bool needs_resolving(const Host& host);
 
+/// Whether host and port can be meant as such. What is left of a password that was not escaped in
+/// its URI is taken for one of them, and must not be repeated.
+bool plausible(const Host& host);
+
 /// libpq's parameters for one connection attempt.
 using ConnectParameters = std::vector<std::pair<std::string, std::string>>;
 

@@ -13,12 +13,31 @@ std::string field(const PGresult* result, int code) {
     return text == nullptr ? std::string() : std::string(text);
 }
 
+/// The SQLSTATE of an error; "" when it has none, or something else in its place.
+std::string sqlstate_of(const PGresult* result) {
+    std::string sqlstate = field(result, PG_DIAG_SQLSTATE);
+    return pack_sqlstate(sqlstate) > 0 ? sqlstate : std::string();
+}
+
 bool is_error(const PGresult* result) noexcept {
     const ExecStatusType status = PQresultStatus(result);
     return status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK;
 }
 
-/// Where an error came from: told apart by the server function that raised it.
+/// Nothing here asks for a COPY. libpq would hand out such a result again and again.
+bool is_copy(const PGresult* result) noexcept {
+    const ExecStatusType status = PQresultStatus(result);
+    return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
+// Where these come from is told apart by the server function that raised them.
+
+/// A standby has no rows of an UNLOGGED table.
+bool is_standby(const PGresult* result) {
+    return field(result, PG_DIAG_SQLSTATE) == "0A000" &&
+           field(result, PG_DIAG_SOURCE_FUNCTION) == "get_relation_info";
+}
+
 bool is_changed_plan(const PGresult* result) {
     return field(result, PG_DIAG_SQLSTATE) == "0A000" &&
            field(result, PG_DIAG_SOURCE_FUNCTION) == "RevalidateCachedQuery";
@@ -51,7 +70,7 @@ Want Exchange::end(Answer answer) {
 }
 
 Want Exchange::send() {
-    static constexpr int binary[Parameters::capacity] = {1, 1, 1};
+    static constexpr int binary[Parameters::capacity] = {1, 1, 1, 1};
     const int count = static_cast<int>(parameters_->size());
     preparing_ = false;
     named_ = self_.prepares();
@@ -110,6 +129,10 @@ Want Exchange::read() {
         if (!result) {
             break;
         }
+        if (is_copy(result.get())) {
+            self_.break_off();
+            return end(StatementFailure(Failure(Errc::protocol_error), Effect::unknown, true));
+        }
         if (!is_error(result.get())) {
             good_ = std::move(result);
         } else if (!error_ || field(error_.get(), PG_DIAG_SQLSTATE).empty()) {
@@ -163,7 +186,7 @@ Want Exchange::answered() {
 
 /// @returns what the answer to one message says.
 Answer Exchange::verdict() {
-    const std::string sqlstate = error_ ? field(error_.get(), PG_DIAG_SQLSTATE) : std::string();
+    const std::string sqlstate = error_ ? sqlstate_of(error_.get()) : std::string();
     if (PQstatus(connection()) != CONNECTION_OK) {
         if (self_.overran_.load()) {
             self_.break_off();
@@ -183,7 +206,10 @@ Answer Exchange::verdict() {
     Failure failure = sqlstate.empty()
                           ? Failure(Errc::protocol_error)
                           : server_failure(sqlstate, field(error_.get(), PG_DIAG_MESSAGE_PRIMARY));
-    const bool spoiled = sqlstate.empty() || spoils_session(sqlstate) || !self_.reusable();
+    // Another connection may lead to the server that can write: but no connection leads there
+    // if this one has only just been opened.
+    const bool elsewhere = (spoils_session(sqlstate) || is_standby(error_.get())) && !self_.young();
+    const bool spoiled = sqlstate.empty() || elsewhere || !self_.reusable();
     if (spoiled) {
         self_.break_off();
     }

@@ -25,7 +25,7 @@ inline constexpr char jsonb_version = '\x01';
 /// The parameters of one statement, all in binary format: text format ends at a NUL.
 class Parameters {
   public:
-    static constexpr std::size_t capacity = 3;
+    static constexpr std::size_t capacity = 4;
 
     /// Bytes that stay where they are until the statement is sent: text, or JSONB with its version.
     void borrow(std::string_view bytes) { put(bytes.data(), bytes.size()); }

@@ -17,6 +17,16 @@ namespace {
 /// system call, and finds nothing that the statement itself would not find a moment later.
 constexpr std::chrono::milliseconds too_short_to_die{1};
 
+/// Between attempts to connect.
+constexpr std::chrono::milliseconds shortest_pause{50};
+constexpr std::chrono::milliseconds longest_pause{1000};
+/// The same where trying again cannot help before somebody changes something.
+constexpr std::chrono::milliseconds longest_hopeless_pause{5000};
+
+bool is_hopeless(const Failure& failure) {
+    return failure.code == Errc::authentication_failed || failure.sqlstate == "3D000";
+}
+
 }  // namespace
 
 class PoolCore::Lease final : public LeaseState {
@@ -62,13 +72,15 @@ class PoolCore::ConnectTurn {
     std::shared_ptr<PoolCore> core_;
 };
 
-PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options)
+PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options,
+                   std::shared_ptr<Forsaken> forsaken)
     : executor_(std::move(executor)),
       connecting_strand_(asio::make_strand(executor_)),
       options_(std::move(options)),
       observers_(options_.instrumentations, options_.log),
       prepare_(std::make_shared<std::atomic<bool>>(options_.prepare_statements)),
-      backoff_(std::random_device()()),
+      forsaken_(std::move(forsaken)),
+      backoff_(std::random_device()(), shortest_pause),
       dice_(std::random_device()()) {
     counters_.max_size = options_.max_size;
 }
@@ -162,11 +174,16 @@ void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& tim
         }
     });
     bool closed = false;
+    std::optional<Failure> hopeless;
     std::optional<Slot> missed;
     {
         const std::lock_guard lock(mutex_);
         closed = closed_;
-        if (!closed) {
+        if (!closed && open_ == 0 && connect_is_hopeless_ &&
+            Clock::now() < backoff_.next_attempt()) {
+            hopeless = last_connect_failure_;
+        }
+        if (!closed && !hopeless) {
             waiters_.push_back(waiter);
             ++counters_.waits;
             // One that came back between the look for an idle connection and this line was laid
@@ -180,6 +197,8 @@ void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& tim
     show_change();
     if (closed) {
         waiter->settle(Failure(Errc::pool_closed));
+    } else if (hopeless) {
+        waiter->settle(std::move(*hopeless));
     } else if (missed) {
         hand_over(std::move(*missed));
     } else {
@@ -216,6 +235,9 @@ void PoolCore::leave_line(const Waiter& waiter, Clock::time_point since) noexcep
 
 void PoolCore::give_back(Slot slot) noexcept {
     const bool reusable = slot.connection->reusable();
+    if (const std::optional<int> backend = slot.connection->forsaken_backend()) {
+        forsaken_->add(*backend);
+    }
     bool keep = reusable;
     {
         const std::lock_guard lock(mutex_);
@@ -297,17 +319,10 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
     for (;;) {
         Clock::time_point not_before;
         {
-            const std::lock_guard lock(self->mutex_);
-            not_before = self->backoff_.next_attempt();
-        }
-        if (not_before > Clock::now()) {
-            asio::steady_timer pause(strand, not_before);
-            co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
-        }
-        {
             // Deciding to stop and letting go of the turn are one step: whoever joins the line
             // after it starts a turn of its own.
             const std::lock_guard lock(self->mutex_);
+            not_before = self->backoff_.next_attempt();
             if (!self->wanted()) {
                 self->connecting_ = false;
                 turn.done();
@@ -316,6 +331,11 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
         if (turn.is_done()) {
             self->show_change();
             co_return;
+        }
+        if (not_before > Clock::now()) {
+            asio::steady_timer pause(strand, not_before);
+            co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+            continue;
         }
         std::unique_ptr<pg::Connection> connection;
         Failure failure;
@@ -333,11 +353,35 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
             failure = to_failure(std::current_exception(), Errc::connect_failed);
         }
         if (connection) {
+            co_await self->cancel_forsaken(*connection);
             self->opened(std::move(connection));
         } else {
             self->open_failed(failure);
         }
     }
+}
+
+/// A statement that was given up may still wait for a lock, and its backend would wait with it: the
+/// server does not look after its client meanwhile. Without this a pool that gives up again and
+/// again would fill the server with such backends.
+asio::awaitable<void> PoolCore::cancel_forsaken(pg::Connection& connection) {
+    const std::vector<int> forsaken = forsaken_->take();
+    if (forsaken.empty()) {
+        co_return;
+    }
+    std::string list;
+    for (const int pid : forsaken) {
+        list += (list.empty() ? "" : ",") + std::to_string(pid);
+    }
+    // Only what is still ours: a number may belong to somebody else by now.
+    const std::string sql =
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid IN (" + list +
+        ") AND state = 'active' AND usename = current_user AND datname = current_database()"
+        " AND query LIKE '%\"psycache\"%'";
+    const pg::Answer answer =
+        co_await connection.execute_script(sql, Clock::now() + options_.connect_timeout);
+    observers_.log(LogLevel::info, answer ? "statements that were given up have been cancelled"
+                                          : "statements that were given up could not be cancelled");
 }
 
 void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
@@ -347,6 +391,7 @@ void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
     {
         const std::lock_guard lock(mutex_);
         backoff_.succeeded();
+        connect_is_hopeless_ = false;
         last_connect_failure_.reset();
         ++open_;
         ++counters_.connects;
@@ -360,7 +405,9 @@ void PoolCore::open_failed(const Failure& failure) {
     std::deque<std::shared_ptr<Waiter>> disappointed;
     {
         const std::lock_guard lock(mutex_);
-        backoff_.failed(Clock::now());
+        connect_is_hopeless_ = is_hopeless(failure);
+        backoff_.failed(Clock::now(),
+                        connect_is_hopeless_ ? longest_hopeless_pause : longest_pause);
         ++counters_.connect_failures;
         last_connect_failure_ = failure;
         // With connections open, the waiters get those as they come back.

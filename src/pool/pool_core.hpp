@@ -16,6 +16,7 @@
 #include "observers.hpp"
 #include "pg/connection.hpp"
 #include "pool/backoff.hpp"
+#include "pool/forsaken.hpp"
 
 namespace psycache::detail {
 
@@ -25,7 +26,9 @@ namespace psycache::detail {
 /// answered, while it is held.
 class PoolCore : public std::enable_shared_from_this<PoolCore> {
   public:
-    PoolCore(asio::any_io_executor executor, PoolOptions options);
+    /// @param forsaken shared with other pools of the same cache.
+    PoolCore(asio::any_io_executor executor, PoolOptions options,
+             std::shared_ptr<Forsaken> forsaken = std::make_shared<Forsaken>());
     PoolCore(const PoolCore&) = delete;
     PoolCore& operator=(const PoolCore&) = delete;
     ~PoolCore();
@@ -65,6 +68,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     Failure acquire_timeout() const;
     void connect_for_waiters() noexcept;
     static asio::awaitable<void> open_connections(std::shared_ptr<PoolCore> self, ConnectTurn turn);
+    asio::awaitable<void> cancel_forsaken(pg::Connection& connection);
     void opened(std::unique_ptr<pg::Connection> connection);
     void open_failed(const Failure& failure);
     bool wanted() const noexcept;
@@ -79,6 +83,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     const PoolOptions options_;
     const Observers observers_;
     const std::shared_ptr<std::atomic<bool>> prepare_;
+    const std::shared_ptr<Forsaken> forsaken_;
 
     mutable std::mutex mutex_;
     std::vector<Slot> idle_;  // the newest last
@@ -88,6 +93,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     bool closed_ = false;
     Backoff backoff_;
     std::optional<Failure> last_connect_failure_;
+    bool connect_is_hopeless_ = false;  // until the next attempt: the set-up has to change first
     std::minstd_rand dice_;
     PoolStatistics counters_;
     PoolChange shown_;  // what the observers have been told, summed up

@@ -268,8 +268,8 @@ Result<json::object> decode_jsonb(std::string_view bytes) {
     json::basic_parser<Handler> parser(options, std::span<unsigned char>(place));
     parser.handler().stack.reset();
     json::error_code error;
-    parser.write_some(false, bytes.data(), bytes.size(), error);
-    if (error) {
+    const std::size_t read = parser.write_some(false, bytes.data(), bytes.size(), error);
+    if (error || read != bytes.size()) {
         return Failure(Errc::unreadable_value,
                        "the stored value cannot be read: it is nested too deep, or holds a number "
                        "beyond the reach of a double");

@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "support/both.hpp"
-#include "support/relay.hpp"
+#include "support/gate.hpp"
 
 using namespace psycache;
 using namespace psycache::test;
@@ -266,14 +266,14 @@ TEST_CASE("A borrowed connection that breaks during a call fails it and is given
         return;
     }
     TestSchema schema;
-    Relay relay(*port);
-    relay.switch_on();
-    OneConnection connection(*tcp_dsn({{"port", relay.port()}, {"sslmode", "disable"}}));
+    Gate gate(*port);
+    gate.switch_on();
+    OneConnection connection(*tcp_dsn({{"port", gate.port()}, {"sslmode", "disable"}}));
     BorrowingCache cache(kind, connection, schema.cache_options());
     TableLock lock(schema);
     std::thread cutter([&] {
         eventually([&] { return lock.waiting() == 1; });
-        relay.switch_off();
+        gate.switch_off();
     });
     const auto failure = failure_of([&] { cache.put("key", numbered(1), 1h); });
     cutter.join();

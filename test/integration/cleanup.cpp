@@ -549,3 +549,45 @@ TEST_CASE("A cleanup service goes on while the server is away") {
     CHECK(service->stop_by_default());
     CHECK_FALSE(log.journal().contains("secret-9"));
 }
+
+TEST_CASE("The cleanup of a partitioned table deletes nothing that is alive") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema(Table::none);
+    auto& sql = schema.sql();
+    sql.exec("CREATE TABLE " + schema.table() +
+             " (key text PRIMARY KEY, value jsonb NOT NULL, expires_at timestamptz NOT NULL)"
+             " PARTITION BY HASH (key)");
+    for (const char* part : {"0", "1", "2", "3"}) {
+        sql.exec("CREATE TABLE " + schema.quoted() + ".part" + part + " PARTITION OF " +
+                 schema.table() + " FOR VALUES WITH (MODULUS 4, REMAINDER " + part + ")");
+    }
+    // Rows in different partitions have the same place.
+    schema.insert_many("dead", 100, "'-infinity'");
+    schema.insert_many("alive", 100, "now() + interval '1 hour'");
+    sql.exec("DELETE FROM " + schema.table() + " WHERE key LIKE 'dead%' AND tableoid <> '" +
+             schema.name() + ".part0'::regclass");
+    const auto dead = schema.rows("key LIKE 'dead%'");
+    REQUIRE(dead > 0);
+    const auto cache = make_cache(flavour, schema.cache_options(), server_pool());
+    CHECK(cache->cleanup() == static_cast<std::uint64_t>(dead));
+    CHECK(schema.rows() == 100);
+}
+
+TEST_CASE("A cleanup where rows have no place deletes by key") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema(Table::ours);
+    auto& sql = schema.sql();
+    sql.exec("ALTER TABLE " + schema.table() + " RENAME TO stored");
+    sql.exec("CREATE VIEW " + schema.table() + " AS SELECT key, value, expires_at FROM " +
+             schema.quoted() + ".stored");
+    schema.insert_many("dead", 2500, "'-infinity'");
+    schema.insert_many("alive", 10, "now() + interval '1 hour'");
+    const auto cache = make_cache(flavour, schema.cache_options(), server_pool());
+    CHECK(cache->cleanup() == 2500);
+    CHECK(cache->cleanup() == 0);
+    CHECK(schema.rows() == 10);
+    schema.insert_many("dead", 3, "'-infinity'");
+    CHECK(cache->cleanup() == 3);
+}

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "support/both.hpp"
-#include "support/relay.hpp"
+#include "support/gate.hpp"
 #include "support/spy.hpp"
 
 using namespace psycache;
@@ -26,10 +26,10 @@ PoolOptions impatient_pool(std::string where) {
     return options;
 }
 
-/// Options of a pool that reaches the server through a relay.
-PoolOptions relayed_pool(const Relay& relay) {
+/// Options of a pool that reaches the server through a gate.
+PoolOptions gated_pool(const Gate& gate) {
     return impatient_pool(
-        *tcp_dsn({{"port", relay.port()}, {"sslmode", "disable"}, {"gssencmode", "disable"}}));
+        *tcp_dsn({{"port", gate.port()}, {"sslmode", "disable"}, {"gssencmode", "disable"}}));
 }
 
 /// Every call of a cache, as something that can fail.
@@ -163,19 +163,19 @@ TEST_CASE("A cache recovers by itself whenever the server comes back") {
         return;
     }
     TestSchema schema;
-    Relay relay(*port);
+    Gate gate(*port);
     const auto cache = make_cache(
         flavour, schema.cache_options(),
         impatient_pool(
-            *tcp_dsn({{"port", relay.port()}, {"sslmode", "disable"}, {"gssencmode", "disable"}})));
+            *tcp_dsn({{"port", gate.port()}, {"sslmode", "disable"}, {"gssencmode", "disable"}})));
     const auto stores = [&] { return !failure_of([&] { cache->put("key", numbered(1), 1h); }); };
 
     for (int round = 0; round < 2; ++round) {
         CHECK(failure_of([&] { cache->get("key"); }).code() == Errc::connect_failed);
-        relay.switch_on();
+        gate.switch_on();
         CHECK(eventually(stores));
         CHECK(cache->get("key") == numbered(1));
-        relay.switch_off();
+        gate.switch_off();
     }
 }
 
@@ -600,14 +600,14 @@ TEST_CASE("A write whose connection breaks before its answer ends with outcome_u
         return;
     }
     TestSchema schema;
-    Relay relay(*port);
-    relay.switch_on();
+    Gate gate(*port);
+    gate.switch_on();
     asio::io_context context;
     auto options = schema.cache_options();
     options.timeout = 20s;
     options.replay_writes = GENERATE(false, true);
     CAPTURE(options.replay_writes);
-    AsyncPostgresCache cache(context.get_executor(), relayed_pool(relay), options);
+    AsyncPostgresCache cache(context.get_executor(), gated_pool(gate), options);
 
     run_coro(context, [&]() -> asio::awaitable<void> {
         co_await cache.put_raw("key", numbered(0), 1h);
@@ -616,8 +616,8 @@ TEST_CASE("A write whose connection breaks before its answer ends with outcome_u
         const auto blocked = [&] { return lock.waiting() >= 1; };
         const bool is_blocked = co_await until(blocked);
         REQUIRE(is_blocked);
-        relay.switch_off();
-        relay.switch_on();
+        gate.switch_off();
+        gate.switch_on();
         if (options.replay_writes) {
             const auto blocked_again = [&] { return lock.waiting() >= 2; };
             const bool sent_again = co_await until(blocked_again);
@@ -645,10 +645,10 @@ TEST_CASE("A remove or a flush whose connection breaks ends with outcome_unknown
         return;
     }
     TestSchema schema;
-    Relay relay(*port);
-    relay.switch_on();
+    Gate gate(*port);
+    gate.switch_on();
     asio::io_context context;
-    AsyncPostgresCache cache(context.get_executor(), relayed_pool(relay), schema.cache_options());
+    AsyncPostgresCache cache(context.get_executor(), gated_pool(gate), schema.cache_options());
     const bool flushes = GENERATE(false, true);
     CAPTURE(flushes);
 
@@ -666,8 +666,8 @@ TEST_CASE("A remove or a flush whose connection breaks ends with outcome_unknown
         const auto blocked = [&] { return lock.waiting() >= 1; };
         const bool is_blocked = co_await until(blocked);
         REQUIRE(is_blocked);
-        relay.switch_off();
-        relay.switch_on();
+        gate.switch_off();
+        gate.switch_on();
         const auto failure = co_await running.failure();
         CHECK(failure.code() == Errc::outcome_unknown);
         lock.release();
@@ -681,12 +681,12 @@ TEST_CASE("A get whose connection breaks before its answer is sent once more") {
         return;
     }
     TestSchema schema;
-    Relay relay(*port);
-    relay.switch_on();
+    Gate gate(*port);
+    gate.switch_on();
     asio::io_context context;
     auto options = schema.cache_options();
     options.timeout = 20s;
-    AsyncPostgresCache cache(context.get_executor(), relayed_pool(relay), options);
+    AsyncPostgresCache cache(context.get_executor(), gated_pool(gate), options);
 
     run_coro(context, [&]() -> asio::awaitable<void> {
         co_await cache.put_raw("key", numbered(1), 1h);
@@ -696,8 +696,8 @@ TEST_CASE("A get whose connection breaks before its answer is sent once more") {
         const auto blocked_again = [&] { return lock->waiting() >= 2; };
         const bool first = co_await until(blocked);
         REQUIRE(first);
-        relay.switch_off();
-        relay.switch_on();
+        gate.switch_off();
+        gate.switch_on();
         const bool second = co_await until(blocked_again);
         REQUIRE(second);
         CHECK_FALSE(get.done());
@@ -714,10 +714,10 @@ TEST_CASE("A get whose connection breaks twice before its answer is connection_l
         return;
     }
     TestSchema schema;
-    Relay relay(*port);
-    relay.switch_on();
+    Gate gate(*port);
+    gate.switch_on();
     asio::io_context context;
-    auto pool = relayed_pool(relay);
+    auto pool = gated_pool(gate);
     pool.prepare_statements = false;  // or the second break would hit the preparation
     AsyncPostgresCache cache(context.get_executor(), pool, schema.cache_options());
 
@@ -729,8 +729,8 @@ TEST_CASE("A get whose connection breaks twice before its answer is connection_l
             const auto blocked = [&] { return lock.waiting() >= times; };
             const bool is_blocked = co_await until(blocked);
             REQUIRE(is_blocked);
-            relay.switch_off();
-            relay.switch_on();
+            gate.switch_off();
+            gate.switch_on();
         }
         const auto failure = co_await get.failure();
         CHECK(failure.code() == Errc::connection_lost);
@@ -874,4 +874,70 @@ TEST_CASE("A statement_timeout of the role fails the call only") {
         lock.release();
     }
     CHECK(cache->get("key") == numbered(1));
+}
+
+TEST_CASE("With OnOutage::miss a server that is away costs nobody a wait, and is found again") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    const auto port = tcp_port();
+    if (!port) {
+        return;
+    }
+    TestSchema schema;
+    Gate gate(*port);
+    gate.switch_on();
+    LogCapture log;
+    auto options = schema.cache_options();
+    options.on_outage = OnOutage::miss;
+    options.timeout = 500ms * slowness;
+    options.log = log.sink();
+    auto pool = gated_pool(gate);
+    pool.max_size = 1;
+    const auto cache = make_cache(flavour, options, pool);
+    cache->put("key", numbered(1), 1h);
+    CHECK(cache->get("key") == numbered(1));
+    CHECK_FALSE(cache->statistics().circuit_open);
+
+    gate.swallow(true);
+    // Each of these waits for its deadline in vain.
+    for (int i = 0; !cache->statistics().circuit_open && i < 20; ++i) {
+        CHECK(cache->get("key") == std::nullopt);
+    }
+    REQUIRE(cache->statistics().circuit_open);
+    const auto started = Clock::now();
+    int calls = 0;
+    for (; Clock::now() - started < 3s; ++calls) {
+        CHECK(cache->get("key") == std::nullopt);
+        CHECK_NOTHROW(cache->put("key", numbered(2), 1h));
+        CHECK_FALSE(cache->remove("key"));
+        CHECK(cache->get_many({"key", "other"}).size() == 2);
+        CHECK(failure_of([&] { cache->get(std::string(3000, 'k')); }).code() == Errc::invalid_key);
+    }
+    CHECK(calls > 100);  // those that were let through took half a second each
+    CHECK(cache->statistics().circuit_open);
+
+    gate.swallow(false);
+    CHECK(eventually([&] { return cache->get("key").has_value(); }));
+    CHECK_FALSE(cache->statistics().circuit_open);
+    CHECK(log.journal().count("the server cannot be reached") == 1);
+    CHECK(log.journal().count("the server answers again") == 1);
+}
+
+TEST_CASE("With OnOutage::miss a blocking call that finds all lanes hung is answered") {
+    TestSchema schema;
+    auto options = schema.cache_options();
+    options.on_outage = OnOutage::miss;
+    options.timeout = 500ms * slowness;
+    auto pool = server_pool(1);
+    PostgresCache cache(pool, options);
+    cache.put_raw("key", numbered(1), 1h);
+    TableLock lock(schema);
+    std::thread hung([&] { CHECK(cache.get_raw("key") == std::nullopt); });
+    CHECK(eventually([&] { return lock.waiting() == 1; }));
+    CHECK(cache.get_raw("key") == std::nullopt);
+    CHECK(cache.get_raw_many({"key"}) == std::vector<std::optional<json::object>>(1));
+    CHECK_NOTHROW(cache.put_raw("key", numbered(2), 1h));
+    CHECK(failure_of([&] { cache.get_raw(std::string(3000, 'k')); }).code() == Errc::invalid_key);
+    hung.join();
+    lock.release();
 }

@@ -213,7 +213,7 @@ TEST_CASE("A call of many is cancelled as a whole, times out as a whole, and har
     TestSchema schema;
     asio::io_context context;
     auto options = schema.cache_options();
-    options.timeout = 500ms;
+    options.timeout = 2s * slowness;
     AsyncPostgresCache cache(context.get_executor(), server_pool(2), options);
     run_coro(context, [&]() -> asio::awaitable<void> {
         co_await cache.put_raw_many(entries(1500));

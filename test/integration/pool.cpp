@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "support/both.hpp"
-#include "support/relay.hpp"
+#include "support/gate.hpp"
 #include "support/spy.hpp"
 
 using namespace psycache;
@@ -665,9 +665,9 @@ TEST_CASE(
     if (!port) {
         return;
     }
-    Relay relay(*port);
+    Gate gate(*port);
     NamedPool named;
-    named.options.dsn = *tcp_dsn({{"port", relay.port()}, {"application_name", named.name}});
+    named.options.dsn = *tcp_dsn({{"port", gate.port()}, {"application_name", named.name}});
     asio::io_context context;
     ConnectionPool pool(context.get_executor(), named.options);
     run_coro(context, [&]() -> asio::awaitable<void> {
@@ -687,7 +687,7 @@ TEST_CASE(
         CHECK(pool.statistics().open == 0);
         CHECK(pool.statistics().waiting == 0);
 
-        relay.switch_on();
+        gate.switch_on();
         const auto recovered_by = Clock::now() + 3s;
         bool recovered = false;
         while (!recovered && Clock::now() < recovered_by) {

@@ -16,7 +16,10 @@
 #include <iostream>
 #include <thread>
 
+#include <psycache/postgres_cache.hpp>
 #include <psycache/table.hpp>
+
+#include "private_server.hpp"
 
 extern char** environ;
 
@@ -30,6 +33,31 @@ struct FreeOptions {
 struct Clear {
     void operator()(PGresult* result) const { PQclear(result); }
 };
+
+/// Stores and looks up in turn, as other processes do on the same keys of this and other schemas.
+///
+/// @returns whether every value was one of this schema and of the key asked for.
+bool use_cache(const std::string& dsn, const std::string& schema, int rounds) {
+    PoolOptions pool;
+    pool.dsn = dsn;
+    CacheOptions options;
+    options.schema = schema;
+    PostgresCache cache(pool, options);
+    for (int i = 0; i < rounds; ++i) {
+        const std::string key = "key" + std::to_string(i % 5);
+        const boost::json::object value{{"schema", schema}, {"key", key}};
+        cache.put_raw(key, value, std::chrono::hours(1));
+        const std::vector<std::string> keys{"key0", "absent", key};
+        const auto one = cache.get_raw(key);
+        const auto many = cache.get_raw_many(keys);
+        const bool absent = cache.remove("absent");
+        if (one != value || many[1] || many[2] != value || absent) {
+            std::cerr << "round " << i << ": an answer to another question\n";
+            return false;
+        }
+    }
+    return true;
+}
 
 std::string quote_setting(std::string_view value) {
     std::string quoted = "'";
@@ -247,6 +275,8 @@ Child::Child(const std::vector<std::string>& arguments) {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, pipe_ends[0], 0);
+    // Asio's sockets would stay open in it: a port that is listened on could not be let go.
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
     std::vector<std::string> texts{"/proc/self/exe", "--psycache-child"};
     texts.insert(texts.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
@@ -295,6 +325,8 @@ int Child::wait() {
 }
 
 int child_main(const std::vector<std::string>& arguments) {
+    // A session of its own: what interrupts the tests from the keyboard leaves it to clear up.
+    ::setsid();
     char byte = 0;
     while (::read(STDIN_FILENO, &byte, 1) > 0) {
     }
@@ -303,6 +335,13 @@ int child_main(const std::vector<std::string>& arguments) {
             TableOptions options;
             options.schema = arguments[2];
             init_db(arguments[1], options);
+            return 0;
+        }
+        if (arguments.size() == 4 && arguments[0] == "use") {
+            return use_cache(arguments[1], arguments[2], std::stoi(arguments[3])) ? 0 : 1;
+        }
+        if (arguments.size() == 2 && arguments[0] == "remove-server") {
+            PrivateServer::remove(arguments[1]);
             return 0;
         }
         std::cerr << "a child of the tests was asked for something unknown\n";

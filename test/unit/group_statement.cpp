@@ -7,6 +7,7 @@
 #include "pg/parameters.hpp"
 
 using namespace psycache;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -54,19 +55,19 @@ std::vector<std::optional<std::string>> elements(const pg::Parameters& parameter
 
 TEST_CASE("a lone call is a plain statement", "[group]") {
     const Calls get = calls_of(CallKind::get, {"k"});
-    const GroupStatement one(statements(), get);
+    const GroupStatement one(statements(), get, 100ms);
     CHECK(&one.statement() == &statements().get_one);
     CHECK(one.parameters().size() == 1);
     const Calls put = calls_of(CallKind::put, {"k"});
-    const GroupStatement store(statements(), put);
+    const GroupStatement store(statements(), put, 100ms);
     CHECK(&store.statement() == &statements().put_one);
-    CHECK(store.parameters().size() == 3);
+    CHECK(store.parameters().size() == 4);
     CHECK(pg::read_integer({store.parameters().values()[2], 8}) == 1000000);
 }
 
 TEST_CASE("equal keys are asked for once, sorted", "[group]") {
     const Calls calls = calls_of(CallKind::get, {"b", "a", "b", "\xc3\xa4", "a"});
-    const GroupStatement group(statements(), calls);
+    const GroupStatement group(statements(), calls, 100ms);
     CHECK(&group.statement() == &statements().get_many);
     const auto keys = elements(group.parameters(), 0);
     REQUIRE(keys.size() == 3);
@@ -78,7 +79,7 @@ TEST_CASE("equal keys are asked for once, sorted", "[group]") {
 TEST_CASE("of several puts of a key the last one is stored", "[group]") {
     Calls calls = calls_of(CallKind::put, {"b", "a", "b"});
     calls[1]->ttl = no_expiry;
-    const GroupStatement group(statements(), calls);
+    const GroupStatement group(statements(), calls, 100ms);
     CHECK(&group.statement() == &statements().put_many);
     CHECK(elements(group.parameters(), 0).size() == 2);
     const auto values = elements(group.parameters(), 1);

@@ -1,0 +1,257 @@
+// Rows that somebody else has locked: who waits, and who does not.
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <thread>
+#include <vector>
+
+#include "support/both.hpp"
+
+using namespace psycache;
+using namespace psycache::test;
+
+namespace {
+
+/// Holds rows of a schema's table, so that every write of them waits.
+class RowLock {
+  public:
+    RowLock(const TestSchema& schema, const std::string& condition) {
+        sql_.exec("BEGIN; SELECT key FROM " + schema.table() + " WHERE " + condition +
+                  " FOR UPDATE");
+    }
+    void release() { sql_.exec("COMMIT"); }
+
+  private:
+    Psql sql_;
+};
+
+asio::awaitable<int> put_all(AsyncPostgresCache cache, std::vector<std::string> keys) {
+    std::vector<Started<void>> started;
+    auto executor = co_await asio::this_coro::executor;
+    for (const std::string& key : keys) {
+        started.push_back(start(executor, cache.put_raw(key, numbered(2), 1h)));
+    }
+    int stored = 0;
+    for (auto& one : started) {
+        auto ending = one.failure();
+        const Failure failure = co_await std::move(ending);
+        stored += failure ? 0 : 1;
+    }
+    co_return stored;
+}
+
+}  // namespace
+
+TEST_CASE("A locked row holds up its own caller only, whatever else was put with it") {
+    TestSchema schema;
+    schema.insert_many("k", 64, "now() + interval '1 hour'");
+    auto options = schema.cache_options();
+    options.timeout = 10s * slowness;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(2), options);
+    RowLock lock(schema, "key = 'k7'");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        auto locked = start(executor, cache.put_raw("k7", numbered(2), 1h));
+        std::vector<std::string> keys;
+        for (int i = 1; i <= 64; ++i) {
+            if (i != 7) {
+                keys.push_back("k" + std::to_string(i));
+            }
+        }
+        for (int round = 0; round < 3; ++round) {
+            auto others = put_all(cache, keys);
+            const int stored = co_await std::move(others);
+            CHECK(stored == 63);
+            CHECK_FALSE(locked.done());
+        }
+        auto get = cache.get_raw("k7");
+        const auto old = co_await std::move(get);
+        const bool readable = old.has_value();
+        CHECK(readable);
+        CHECK_FALSE(locked.done());
+        lock.release();
+        auto end = locked.get();
+        co_await std::move(end);
+        auto again = cache.get_raw("k7");
+        const auto value = co_await std::move(again);
+        const bool stored = value == numbered(2);
+        CHECK(stored);
+    });
+    CHECK(run_out(context));
+}
+
+TEST_CASE("Many callers of locked rows leave connections to all others") {
+    TestSchema schema;
+    schema.insert_many("k", 64, "now() + interval '1 hour'");
+    auto options = schema.cache_options();
+    options.timeout = 10s * slowness;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(2), options);
+    RowLock lock(schema, "key IN ('k1', 'k2', 'k3', 'k4', 'k5', 'k6', 'k7', 'k8')");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> puts;
+        std::vector<Started<bool>> removes;
+        for (int i = 0; i < 400; ++i) {
+            const std::string key = "k" + std::to_string(i % 8 + 1);
+            if (i % 16 < 8) {
+                puts.push_back(start(executor, cache.put_raw(key, numbered(i), 1h)));
+            } else {
+                removes.push_back(start(executor, cache.remove(key)));
+            }
+        }
+        for (int i = 9; i <= 64; ++i) {
+            const std::string key = "k" + std::to_string(i);
+            auto put = cache.put_raw(key, numbered(i), 1h);
+            co_await std::move(put);
+            auto get = cache.get_raw(key);
+            const auto value = co_await std::move(get);
+            const bool right = value == numbered(i);
+            CHECK(right);
+        }
+        int done = 0;
+        for (const auto& one : puts) {
+            done += one.done() ? 1 : 0;
+        }
+        for (const auto& one : removes) {
+            done += one.done() ? 1 : 0;
+        }
+        CHECK(done == 0);
+        lock.release();
+        for (auto& one : puts) {
+            auto end = one.get();
+            co_await std::move(end);
+        }
+        for (auto& one : removes) {
+            auto end = one.get();
+            co_await std::move(end);
+        }
+    });
+    CHECK(cache.statistics().queued == 0);
+    CHECK(cache.statistics().errors == 0);
+    CHECK(run_out(context));
+}
+
+TEST_CASE("A write of a row that stays locked ends at its deadline, and its connection lives on") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema;
+    schema.insert("key", "{}");
+    auto options = schema.cache_options();
+    options.timeout = 1500ms * slowness;
+    NamedPool named;
+    named.options.max_size = 1;
+    const auto cache = make_cache(flavour, options, named.options);
+    CHECK(cache->get("key"));
+    const auto pid = schema.sql().value(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = " + quote_literal(named.name));
+    {
+        RowLock lock(schema, "true");
+        for (const auto& call : std::vector<std::function<void()>>{
+                 [&] { cache->put("key", numbered(1), 1h); }, [&] { cache->remove("key"); }}) {
+            const auto failure = failure_of(call);
+            CHECK(failure.code() == Errc::timed_out);
+            CHECK(failure.what().find("has the row locked") != std::string::npos);
+        }
+        CHECK(cache->get("key") == json::object());
+        lock.release();
+    }
+    CHECK(eventually([&] { return !failure_of([&] { cache->put("key", numbered(2), 1h); }); }));
+    CHECK(cache->get("key") == numbered(2));
+    CHECK(schema.sql().value("SELECT pid FROM pg_stat_activity WHERE application_name = " +
+                             quote_literal(named.name)) == pid);
+}
+
+TEST_CASE("A limit that the role has for locks is the caller's error") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema;
+    schema.insert("key", "{}");
+    auto pool = server_pool();
+    pool.dsn = dsn_with({{"options", "-clock_timeout=300ms"}});
+    const auto cache = make_cache(flavour, schema.cache_options(), pool);
+    RowLock lock(schema, "true");
+    const auto failure = failure_of([&] { cache->put("key", numbered(1), 1h); });
+    CHECK(failure.sqlstate() == "55P03");
+    CHECK(failure.code() == Condition::timeout);
+    CHECK_NOTHROW(cache->put("other", numbered(1), 1h));
+}
+
+TEST_CASE("Writes that wait for the table leave a connection for gets") {
+    TestSchema schema;
+    schema.insert("key", "{}");
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(2), schema.cache_options());
+    TableLock lock(schema, "SHARE");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> puts;
+        for (int i = 0; i < 200; ++i) {
+            puts.push_back(start(executor, cache.put_raw(std::to_string(i), numbered(i), 1h)));
+        }
+        const auto waits = [&] { return lock.waiting() > 0; };
+        auto stuck = until(waits);
+        const bool came = co_await std::move(stuck);
+        CHECK(came);
+        for (int i = 0; i < 20; ++i) {
+            auto get = cache.get_raw("key");
+            const auto value = co_await std::move(get);
+            const bool found = value.has_value();
+            CHECK(found);
+            co_await pause(2ms);
+        }
+        CHECK(lock.waiting() == 1);
+        lock.release();
+        for (auto& one : puts) {
+            auto end = one.get();
+            co_await std::move(end);
+        }
+    });
+}
+
+TEST_CASE("Statements that were given up do not pile up on the server") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema;
+    auto options = schema.cache_options();
+    options.timeout = 100ms;
+    NamedPool named;
+    named.options.max_size = 2;
+    const auto cache = make_cache(flavour, options, named.options);
+    cache->put("key", numbered(1), 1h);
+    TableLock lock(schema);
+    // Long enough for every connection to be given up several times.
+    const auto end = Clock::now() + 9s;
+    while (Clock::now() < end) {
+        CHECK(failure_of([&] { cache->get("key"); }).code() == Errc::timed_out);
+    }
+    CHECK(schema.sql().connections(named.name) <= 4);
+    lock.release();
+    CHECK(eventually([&] { return !failure_of([&] { cache->get("key"); }); }));
+}
+
+TEST_CASE("A cache destroyed with its context drops the calls that wait for a lock") {
+    TestSchema schema;
+    schema.insert("key", "{}");
+    RowLock lock(schema, "true");
+    const auto before = open_descriptors();
+    std::optional<Psql> watch(std::in_place);
+    {
+        asio::io_context context;
+        AsyncPostgresCache cache(context.get_executor(), server_pool(1), schema.cache_options());
+        int ended = 0;
+        for (int i = 0; i < 3; ++i) {
+            asio::co_spawn(context, cache.put_raw("key", numbered(1), 1h),
+                           [&](std::exception_ptr) { ++ended; });
+        }
+        const auto parked = Clock::now() + 300ms;
+        while (context.run_one_until(parked) != 0) {
+        }
+        CHECK(ended == 0);
+        CHECK(cache.statistics().queued == 3);
+    }
+    watch.reset();
+    CHECK(open_descriptors() == before);
+    lock.release();
+}
