@@ -16,7 +16,7 @@ namespace psycache {
 namespace detail {
 class LaneConnections;
 class PoolCore;
-}
+}  // namespace detail
 
 /// A moment of a ConnectionPool: what it holds now, and what it has counted since it was made.
 struct PoolStatistics {
