@@ -9,6 +9,13 @@ Failure cancelled_failure() {
             "cancelled by the caller"};
 }
 
+Failure forked_failure() {
+    return {
+        make_error_code(Errc::connection_unusable),
+        "it was made before this process was forked, and its connections are the parent's: make "
+        "a new one after the fork"};
+}
+
 Failure server_failure(std::string_view sqlstate, std::string server_message) {
     if (pack_sqlstate(sqlstate) <= 0) {
         // No state of an error: the server's text, for all that is known.

@@ -31,6 +31,9 @@ using Result = boost::system::result<T, Failure>;
 /// @returns the failure of a call that its caller cancelled, or whose context went away.
 Failure cancelled_failure();
 
+/// @returns the failure of a call in a process that was forked off from that of its cache.
+Failure forked_failure();
+
 /// @returns an error reported by the server, described without the server's own words.
 Failure server_failure(std::string_view sqlstate, std::string server_message);
 

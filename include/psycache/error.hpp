@@ -46,7 +46,8 @@ enum class Errc {
     /// Too many calls are waiting already; this one was not queued.
     queue_full,
     /// A borrowed connection cannot be used: closed, busy, inside a transaction, in pipeline mode,
-    /// or with a client encoding other than UTF-8.
+    /// or with a client encoding other than UTF-8. Or the process was forked after the cache or the
+    /// pool was made, and its connections are the parent's.
     connection_unusable,
     /// A blocking call was made from inside a blocking call of the same object.
     reentrant_call,

@@ -53,9 +53,11 @@ struct PSYCACHE_EXPORT PoolOptions {
 
     /// What libpq accepts: a URI, "keyword=value" pairs, or "" for the environment (PGHOST ...) and
     /// the service file. Several hosts, `target_session_attrs` and all TLS settings work as libpq
-    /// defines them, but for three: host names are resolved without blocking, all their addresses
-    /// are tried; `gssencmode` is "disable" unless the DSN or PGGSSENCMODE sets it; the encoding of
-    /// the connection is always UTF-8. `connect_timeout` of the DSN is not used: see below.
+    /// defines them, but for four: over TCP a peer that vanished is found out within 20 seconds
+    /// unless the DSN sets `keepalives_idle`, `tcp_user_timeout` and their like; host names are
+    /// resolved without blocking, all their addresses are tried; `gssencmode` is "disable" unless
+    /// the DSN or PGGSSENCMODE sets it; the encoding of the connection is always UTF-8.
+    /// `connect_timeout` of the DSN is not used: see below.
     std::string dsn;
 
     /// How many connections may be open at once; at least 1. A few are enough: calls that arrive

@@ -72,6 +72,7 @@ class LanePool {
     void leave_outside(std::unique_ptr<Lane> lane) noexcept;
     void show_waiting(std::ptrdiff_t more) const noexcept;
 
+    const unsigned forks_ = pg::forks();
     const PoolFactory make_pool_;
     const std::size_t most_;
     const CacheOptions options_;
@@ -136,6 +137,9 @@ template <class T, class Span, class Open, class Start>
 T LanePool::call(std::string_view operation, Open open, Start start) {
     const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
     const Inside inside(*this, operation);
+    if (forks_ != pg::forks()) {
+        throw to_error(operation, forked_failure());
+    }
     CacheCore::Begun<Span> begun(
         until, open(telemetry_->observers),
         breaker_ ? breaker_->admit(std::chrono::steady_clock::now()) : Breaker::Pass());

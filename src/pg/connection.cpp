@@ -1,5 +1,6 @@
 #include "pg/connection.hpp"
 
+#include <fcntl.h>
 #include <libpq-fe.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 
 #include "async/watch.hpp"
 #include "pg/exchange.hpp"
+#include "pg/fork.hpp"
 #include "pg/resolve.hpp"
 #include "sqlstate.hpp"
 
@@ -43,7 +45,7 @@ void receive_notice(void* ended, const PGresult* notice) {
 /// libpq closes its socket whenever it likes, and the next one often gets the same number. Asio
 /// therefore watches a duplicate, which nobody else can close.
 Descriptor duplicate_of(const PGconn* connection, const asio::any_io_executor& executor) {
-    return Descriptor(executor, ::dup(PQsocket(connection)));
+    return Descriptor(executor, ::fcntl(PQsocket(connection), F_DUPFD_CLOEXEC, 0));
 }
 
 std::string first_line(const char* message) {
@@ -235,6 +237,12 @@ Result<std::unique_ptr<Connection>> Connection::adopt(pg_conn* connection) {
 }
 
 Connection::~Connection() {
+    if (owned_ && forks_ != forks()) {
+        // The parent's: saying good-bye to its server, or to the event loop that both share, would
+        // be noticed there. What it holds is left to the end of this process.
+        static_cast<void>(descriptor_ ? new Descriptor(std::move(*descriptor_)) : nullptr);
+        return;
+    }
     descriptor_.reset();
     if (!owned_) {
         release();
@@ -260,7 +268,7 @@ void Connection::release() noexcept {
 }
 
 bool Connection::reusable() const noexcept {
-    return !broken_ && !overran_.load() && connection_ != nullptr &&
+    return !broken_ && !overran_.load() && connection_ != nullptr && forks_ == forks() &&
            PQstatus(connection_) == CONNECTION_OK &&
            PQtransactionStatus(connection_) == PQTRANS_IDLE;
 }

@@ -15,6 +15,7 @@
 
 #include "failure.hpp"
 #include "pg/conninfo.hpp"
+#include "pg/fork.hpp"
 #include "pg/parameters.hpp"
 #include "pg/rows.hpp"
 
@@ -149,6 +150,7 @@ class Connection {
 
     pg_conn* connection_ = nullptr;
     bool owned_ = false;
+    const unsigned forks_ = forks();
     bool was_nonblocking_ = false;
     bool broken_ = false;
     TimePoint opened_at_ = TimePoint::min();  // of one that was opened here

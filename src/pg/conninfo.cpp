@@ -44,6 +44,13 @@ std::string join(const std::vector<Host>& hosts, std::string Host::*part) {
     return list;
 }
 
+/// A peer that has vanished is found out within 20 seconds, instead of the system's two hours while
+/// idle and fifteen minutes while something is on its way.
+constexpr std::pair<const char*, const char*> tcp_defaults[] = {{"keepalives_idle", "10"},
+                                                                {"keepalives_interval", "3"},
+                                                                {"keepalives_count", "3"},
+                                                                {"tcp_user_timeout", "10000"}};
+
 }  // namespace
 
 void check_dsn(const std::string& dsn, const std::string& name) {
@@ -71,6 +78,7 @@ Conninfo read_conninfo(const std::string& dsn) {
     std::vector<std::string> addresses(1);
     std::vector<std::string> ports(1);
     bool default_gssencmode = true;
+    ConnectParameters tcp;
     for (const PQconninfoOption* option = merged.get();
          option != nullptr && option->keyword != nullptr; ++option) {
         if (std::strcmp(option->keyword, "host") == 0) {
@@ -83,9 +91,15 @@ Conninfo read_conninfo(const std::string& dsn) {
             default_gssencmode = option->val == nullptr || option->compiled == nullptr ||
                                  std::strcmp(option->val, option->compiled) == 0;
         }
+        for (const auto& [keyword, value] : tcp_defaults) {
+            if (std::strcmp(option->keyword, keyword) == 0 && option->val == nullptr) {
+                tcp.emplace_back(keyword, value);
+            }
+        }
     }
 
     Conninfo conninfo;
+    conninfo.tcp = std::move(tcp);
     conninfo.own_gssencmode = !default_gssencmode || std::getenv("PGGSSENCMODE") != nullptr ||
                               dsn.find("gssencmode") != std::string::npos;
     const std::size_t count = std::max(names.size(), addresses.size());
@@ -123,6 +137,7 @@ ConnectParameters connect_parameters(const std::string& dsn, const Conninfo& con
     parameters.emplace_back("port", join(hosts, &Host::port));
     parameters.emplace_back("client_encoding", "UTF8");
     parameters.emplace_back("fallback_application_name", "psycache");
+    parameters.insert(parameters.end(), conninfo.tcp.begin(), conninfo.tcp.end());
     if (!conninfo.own_gssencmode) {
         // Probing for Kerberos credentials can block, and can cost a second connection.
         parameters.emplace_back("gssencmode", "disable");

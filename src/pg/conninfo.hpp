@@ -14,10 +14,14 @@ struct Host {
     std::string port;     // "" for the default
 };
 
+/// libpq's parameters for one connection attempt.
+using ConnectParameters = std::vector<std::pair<std::string, std::string>>;
+
 /// What a DSN means once libpq has read the environment and the service file.
 struct Conninfo {
     std::vector<Host> hosts;  // at least one
     bool own_gssencmode;      // set by the user, so not to be overridden
+    ConnectParameters tcp;    // how soon a peer that vanished is missed, as far as nobody has said
 };
 
 /// @param name how the message calls the DSN.
@@ -33,9 +37,6 @@ bool needs_resolving(const Host& host);
 /// Whether host and port can be meant as such. What is left of a password that was not escaped in
 /// its URI is taken for one of them, and must not be repeated.
 bool plausible(const Host& host);
-
-/// libpq's parameters for one connection attempt.
-using ConnectParameters = std::vector<std::pair<std::string, std::string>>;
 
 /// @returns the parameters that connect to @p hosts, all other settings as in @p dsn.
 ConnectParameters connect_parameters(const std::string& dsn, const Conninfo& conninfo,

@@ -95,6 +95,9 @@ PoolCore::~PoolCore() {
 }
 
 asio::awaitable<Result<ConnectionLease>> PoolCore::acquire(std::shared_ptr<PoolCore> self) {
+    if (self->forks_ != pg::forks()) {
+        co_return forked_failure();
+    }
     if (ConnectionLease lease = self->try_acquire()) {
         co_return lease;
     }
@@ -107,6 +110,9 @@ asio::awaitable<Result<ConnectionLease>> PoolCore::acquire(std::shared_ptr<PoolC
 }
 
 ConnectionLease PoolCore::try_acquire() {
+    if (forks_ != pg::forks()) {
+        return ConnectionLease();
+    }
     const auto now = Clock::now();
     std::vector<Slot> too_old;  // closed after the lock
     for (;;) {

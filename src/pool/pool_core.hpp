@@ -76,6 +76,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     PoolChange numbers() const noexcept;
     void show_change() noexcept;
 
+    const unsigned forks_ = pg::forks();
     const asio::any_io_executor executor_;
     // Made here and not when it is needed: one made while its context is being destroyed is never
     // emptied, and keeps for ever what is posted to it.

@@ -89,9 +89,10 @@ Words denied_calls(AnyCache& cache, const TestSchema& schema) {
         {"flush", [](AnyCache& one) { one.flush(); }},
     };
     Words denied;
-    for (const auto& [name, call] : calls) {
+    for (const auto& entry : calls) {
+        const auto& name = entry.first;
         CAPTURE(name);
-        const auto failure = failure_of([&] { call(cache); });
+        const auto failure = failure_of([&] { entry.second(cache); });
         if (!failure) {
             continue;
         }

@@ -85,7 +85,7 @@ asio::awaitable<pg::Answer> execute(pg::Connection& connection, const Step& step
 /// @returns whether the connection can be used again.
 asio::awaitable<bool> take(pg::Connection& connection, const Step& step) {
     const TableStatements statements(std::nullopt, true);
-    const GroupStatement group(statements, step.calls);
+    const GroupStatement group(statements, step.calls, std::chrono::milliseconds(100));
     if (step.looks_alive && !connection.alive()) {
         co_return false;
     }

@@ -114,7 +114,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::size_t columns = input.below(5);
     const std::vector<Row> rows = rows_of(input, columns);
 
-    const GroupStatement group(statements, calls);
+    const GroupStatement group(statements, calls, std::chrono::milliseconds(100));
     const auto answers = fuzz::answers_of(group, result_of(rows, columns), calls.size());
     const bool get = calls.front()->kind == CallKind::get;
     const auto values =

@@ -56,10 +56,8 @@ class Gate {
     explicit Gate(const std::string& server_port)
         : target_(asio::ip::make_address("127.0.0.1"),
                   static_cast<std::uint16_t>(std::stoi(server_port))) {
-        acceptor_.open(asio::ip::tcp::v4());
-        acceptor_.set_option(asio::socket_base::reuse_address(true));
-        acceptor_.bind({asio::ip::make_address("127.0.0.1"), 0});
-        here_ = acceptor_.local_endpoint();
+        bind(holder_, {asio::ip::make_address("127.0.0.1"), 0});
+        here_ = holder_.local_endpoint();
         thread_ = std::thread([this] { context_.run(); });
     }
     Gate(const Gate&) = delete;
@@ -74,9 +72,7 @@ class Gate {
     void switch_on() {
         on_thread([this] {
             if (!acceptor_.is_open()) {
-                acceptor_.open(here_.protocol());
-                acceptor_.set_option(asio::socket_base::reuse_address(true));
-                acceptor_.bind(here_);
+                bind(acceptor_, here_);
             }
             acceptor_.listen();
             asio::co_spawn(context_, accept(), asio::detached);
@@ -273,6 +269,12 @@ class Gate {
         });
     }
 
+    static void bind(asio::ip::tcp::acceptor& acceptor, const asio::ip::tcp::endpoint& where) {
+        acceptor.open(where.protocol());
+        acceptor.set_option(asio::socket_base::reuse_address(true));
+        acceptor.bind(where);
+    }
+
     asio::awaitable<void> accept() {
         for (;;) {
             auto accepted = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
@@ -434,6 +436,8 @@ class Gate {
 
     asio::io_context context_{1};
     asio::executor_work_guard<asio::io_context::executor_type> guard_{context_.get_executor()};
+    // Never listens; without it somebody else could get the port while the gate is switched off.
+    asio::ip::tcp::acceptor holder_{context_};
     asio::ip::tcp::acceptor acceptor_{context_};
     std::thread thread_;
 };

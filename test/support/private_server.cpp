@@ -90,6 +90,8 @@ bool succeeds(Command command, const std::string& folder, const std::string& log
     argv.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
+    // A server lives long, and must not keep the sockets of the test open.
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
     // The programs refuse a working directory that their user cannot read.
     posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);

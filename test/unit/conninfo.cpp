@@ -75,6 +75,12 @@ TEST_CASE("the encoding is UTF-8 and Kerberos is not probed unless asked for", "
     CHECK(value_of(plain, "gssencmode") == "disable");
     CHECK(value_of(plain, "fallback_application_name") == "psycache");
     CHECK(value_of(parameters("host=a gssencmode=prefer"), "gssencmode") == "(none)");
+    CHECK(value_of(plain, "keepalives_idle") == "10");
+    CHECK(value_of(plain, "tcp_user_timeout") == "10000");
+    const auto own = parameters("host=a keepalives_idle=60 tcp_user_timeout=0");
+    CHECK(value_of(own, "keepalives_idle") == "(none)");
+    CHECK(value_of(own, "keepalives_count") == "3");
+    CHECK(value_of(own, "tcp_user_timeout") == "(none)");
     CHECK(value_of(parameters("host=a gssencmode=require"), "gssencmode") == "(none)");
 }
 
