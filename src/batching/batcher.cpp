@@ -580,7 +580,7 @@ asio::awaitable<Batcher::Ended> Batcher::run(Calls& calls, std::chrono::millisec
 /// What nobody waits for any more is not sent.
 void Batcher::mark_sent(Calls& calls) {
     const std::lock_guard lock(mutex_);
-    std::erase_if(calls, [](const auto& call) { return call->settled(); });
+    std::erase_if(calls, [](const auto& call) { return call->left_ || call->settled(); });
     for (const auto& call : calls) {
         call->sent_ = true;
     }
@@ -610,6 +610,8 @@ void Batcher::abandon(Call& call, asio::cancellation_type type) {
         if (call.sent_ && call.kind != CallKind::get && promises_no_effect) {
             return;
         }
+        // Said before the lock is let go: it must not be sent between here and settle().
+        call.left_ = true;
         unanswered_.remove(call);
         set_timer();
     }
@@ -683,6 +685,7 @@ void Batcher::expire() {
         }
         while (!unanswered_.empty() && unanswered_.first()->deadline <= now) {
             Call& call = *unanswered_.first();
+            call.left_ = true;
             unanswered_.remove(call);
             if (auto alive = std::static_pointer_cast<Call>(call.weak_from_this().lock())) {
                 why.push_back(call.locked_ ? timed_out_locked

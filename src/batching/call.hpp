@@ -96,7 +96,8 @@ class Call final : public Completion<Result<CallAnswer>> {
     }
 
     std::weak_ptr<Batcher> batcher_;  // set when it is submitted
-    bool sent_ = false;               // these five are the batcher's, under its lock
+    bool sent_ = false;               // these six are the batcher's, under its lock
+    bool left_ = false;               // its caller is being told that it has ended
     bool locked_ = false;             // its row was found locked by somebody else
     bool linked_ = false;
     Call* earlier_ = nullptr;

@@ -32,7 +32,7 @@ namespace {
 constexpr std::size_t connections = 3;
 constexpr unsigned user_count = 96;
 /// So many calls in all by default, of which a part goes to each way of running them.
-constexpr long usual_calls = slowness == 1 ? 1'000'000 : 100'000;
+constexpr long usual_calls = slowness == 1 ? 300'000 : 60'000;
 
 long calls_in_all() {
     const char* text = std::getenv("PSYCACHE_CANCEL_CALLS");
