@@ -173,6 +173,7 @@ void Batcher::BatchSubmission::operator()(std::shared_ptr<Completion<std::monost
     const auto batch = std::static_pointer_cast<Batch>(std::move(waiting));
     for (const auto& call : batch->calls()) {
         call->owner = batch;
+        call->together = batch.get();
     }
     batcher->submit(batch->calls().data(), batch->calls().size(), std::move(fallback));
 }

@@ -81,6 +81,8 @@ class Call final : public Completion<Result<CallAnswer>> {
     const TimePoint deadline;
     Tries tries;                       // of a statement of its own, before it came to the batcher
     std::shared_ptr<CallOwner> owner;  // of a call that nobody awaits alone; let go of at the end
+    // The same owner for whoever keeps its calls together: it stays, and is never looked into.
+    const CallOwner* together = nullptr;
 
     std::size_t bytes() const noexcept { return key.size() + jsonb.size(); }
 

@@ -54,7 +54,7 @@ Calls CallQueue::next_group(Take take, Serve serve) {
         std::shared_ptr<Call>& next = longest->front().call;
         if (!next->settled()) {
             if (group.size() >= most &&
-                (next->owner == nullptr || next->owner != group.back()->owner)) {
+                (next->together == nullptr || next->together != group.back()->together)) {
                 break;
             }
             const bool large = next->bytes() > limits_.alone;

@@ -132,6 +132,7 @@ TEST_CASE("different callers share smaller groups than one caller may fill", "[q
         for (const char key : keys) {
             auto one = call(CallKind::get, std::string(1, key));
             one->owner = owner;
+            one->together = owner.get();
             queue.push(std::move(one));
         }
     };
