@@ -118,8 +118,8 @@ TableStatements::TableStatements(const std::optional<std::string>& schema, bool 
                                  std::chrono::milliseconds patience)
     : table(table_name(schema)),
       sizes(with_sizes),
-      limited("(" + is_limited("lock_timeout", patience) + " OR " +
-              is_limited("statement_timeout", patience) + ")"),
+      limited(concat({"(", is_limited("lock_timeout", patience), " OR ",
+                      is_limited("statement_timeout", patience), ")"})),
       get_one(get_one_sql(table, sizes), {Oid::text}),
       get_many(get_many_sql(table, sizes), {Oid::text_array}),
       put_one(put_one_sql(table, sizes, limited), {Oid::text, Oid::jsonb, Oid::int8, Oid::text}),
@@ -127,7 +127,7 @@ TableStatements::TableStatements(const std::optional<std::string>& schema, bool 
                {Oid::text_array, Oid::jsonb_array, Oid::int8_array, Oid::text}),
       remove_one(remove_one_sql(table, limited), {Oid::text, Oid::text}),
       remove_many(remove_many_sql(table, limited), {Oid::text_array, Oid::text}),
-      limits_locks("SELECT " + limited, {}),
+      limits_locks(concat({"SELECT ", limited}), {}),
       cleanup(cleanup_sql(table), {}),
       cleanup_by_key(cleanup_by_key_sql(table), {}),
       flush(concat({"DELETE FROM ", table}), {}) {}
