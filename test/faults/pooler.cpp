@@ -432,6 +432,7 @@ TEST_CASE("A pooler without a connection of the server to spare is an outage") {
             CHECK(failure.code() == Condition::unavailable);
         }
     }
+    CHECK(eventually([&] { return !failure_of([&] { cache->get("key"); }); }));
     CHECK(cache->get("key") == numbered(1));
     cache->put("key", numbered(3), 1h);
     CHECK(impatient->get("key") == numbered(3));

