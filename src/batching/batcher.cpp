@@ -197,9 +197,12 @@ bool Batcher::perform_blocking(const Calls& calls) {
         return false;
     }
     const Call& first = *calls.front();
-    const TimePoint started = std::chrono::steady_clock::now();
-    const auto lock_wait = calls.size() == 1 ? lock_wait_between(started, first.deadline)
-                                             : std::chrono::milliseconds(first_lock_wait);
+    TimePoint started;
+    std::chrono::milliseconds lock_wait = first_lock_wait;
+    if (calls.size() == 1 && first.kind != CallKind::get) {
+        started = std::chrono::steady_clock::now();
+        lock_wait = lock_wait_between(started, first.deadline);
+    }
     const GroupStatement group(*statements_, calls, lock_wait);
     ++counters_->statements;
     const StatementWatch watch(*observers_, operation_name(first.kind), calls.size(), false);
