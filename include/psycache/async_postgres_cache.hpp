@@ -53,7 +53,8 @@ struct CacheStatistics {
 /// have no order among each other.
 ///
 /// Every call is its own transaction, on the cache's own connections. Expiry is decided by the
-/// server's clock alone.
+/// server's clock alone. A statement that is given up at its time-out is cancelled on the server,
+/// by `pg_cancel_backend` on the connection that is opened next.
 ///
 /// @par Completion tokens
 /// For anything but `co_await`, go through `co_spawn`: `asio::co_spawn(executor,
@@ -136,6 +137,10 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// be stored.
     /// @par Database effects
     /// One upsert, its own transaction or one shared with other calls, done when this returns.
+    /// Where another transaction has the row locked it is tried again until the deadline, which
+    /// holds no connection meanwhile; `lock_timeout` is set for the statement alone, unless the
+    /// role has one of its own, or a `statement_timeout`, that is shorter than
+    /// `CacheOptions::timeout`.
     asio::awaitable<void> put_raw(std::string key, json::object value, Duration ttl,
                                   std::string span_name = {});
 
@@ -148,7 +153,7 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// @par Cancellation
     /// As put_raw.
     /// @par Database effects
-    /// One DELETE, its own transaction or one shared with other calls.
+    /// One DELETE, its own transaction or one shared with other calls. A locked row as in put_raw.
     asio::awaitable<bool> remove(std::string key);
 
     /// Looks up the JSON text of a key, as it is stored: for services that pass JSON through.
@@ -234,7 +239,8 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// @par Database effects
     /// Batches of 1,000 rows, each its own transaction on a connection lent for it. Rows that
     /// others hold are skipped, so that it neither blocks writers nor deadlocks with another
-    /// cleaner. A row that was renewed in the meantime stays.
+    /// cleaner. A row that was renewed in the meantime stays. Where the server cannot name rows by
+    /// their place (a view, a distributed table) it deletes by key, and waits for locked rows.
     asio::awaitable<std::uint64_t> cleanup_expired();
 
     /// Deletes all entries, live and expired.

@@ -51,7 +51,8 @@ PSYCACHE_EXPORT std::string init_db_sql(const TableOptions& options = {});
 /// @param options see TableOptions.
 /// @par Errors
 /// `std::invalid_argument` for a schema that is ""; what `pool.connect()` throws; Errc::timed_out
-/// after a minute; Errc::permission_denied (42501); 3F000 when the schema does not exist; other
+/// after a minute; Errc::permission_denied (42501) for a role without CREATE on the schema, or that
+/// does not own the table that is there; 3F000 when the schema does not exist; other
 /// SQLSTATEs. The text tells which.
 /// @par Cancellation
 /// All types: a statement that was already sent ends first, and makes the table or not; then the
