@@ -254,7 +254,8 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(DeleteJob job,
             case Verdict::fail:
                 co_return statements_->explain(failed.failure);
             case Verdict::fail_as_unknown:
-                co_return Failure(Errc::outcome_unknown);
+                // Who may repeat it need not know whether it was done.
+                co_return repeatable ? failed.failure : Failure(Errc::outcome_unknown);
         }
     }
 }

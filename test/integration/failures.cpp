@@ -708,7 +708,9 @@ TEST_CASE("A get whose connection breaks before its answer is sent once more") {
     });
 }
 
-TEST_CASE("A get whose connection breaks twice before its answer is connection_lost") {
+TEST_CASE("A get or a cleanup whose connection breaks twice before its answer is connection_lost") {
+    const bool cleans = GENERATE(false, true);
+    CAPTURE(cleans);
     const auto port = tcp_port();
     if (!port) {
         return;
@@ -722,9 +724,16 @@ TEST_CASE("A get whose connection breaks twice before its answer is connection_l
     AsyncPostgresCache cache(context.get_executor(), pool, schema.cache_options());
 
     run_coro(context, [&]() -> asio::awaitable<void> {
+        const auto call = [&]() -> asio::awaitable<void> {
+            if (cleans) {
+                co_await cache.cleanup_expired();
+            } else {
+                co_await cache.get_raw("key");
+            }
+        };
         co_await cache.put_raw("key", numbered(1), 1h);
         TableLock lock(schema);
-        auto get = start(context.get_executor(), cache.get_raw("key"));
+        auto running = start(context.get_executor(), call());
         for (int times = 1; times <= 2; ++times) {
             const auto blocked = [&] { return lock.waiting() >= times; };
             const bool is_blocked = co_await until(blocked);
@@ -732,7 +741,7 @@ TEST_CASE("A get whose connection breaks twice before its answer is connection_l
             gate.switch_off();
             gate.switch_on();
         }
-        const auto failure = co_await get.failure();
+        const auto failure = co_await running.failure();
         CHECK(failure.code() == Errc::connection_lost);
         CHECK(failure.code() == Condition::unavailable);
         lock.release();
