@@ -23,7 +23,7 @@ constexpr std::string_view operation = "init_db";
 constexpr auto statement_timeout = std::chrono::minutes(1);
 constexpr auto connect_timeout = std::chrono::seconds(10);
 
-struct Nothing {};
+struct Created {};
 
 /// The failure, about this schema rather than about some statement.
 Failure explain(Failure failure, const TableOptions& options) {
@@ -38,18 +38,18 @@ Failure explain(Failure failure, const TableOptions& options) {
     return failure;
 }
 
-asio::awaitable<Result<Nothing>> create_table(pg::Connection& connection,
+asio::awaitable<Result<Created>> create_table(pg::Connection& connection,
                                               const TableOptions& options) {
     pg::Answer answer = co_await connection.execute_script(
         table_script(options), std::chrono::steady_clock::now() + statement_timeout);
     if (!answer) {
         co_return explain(answer.error().failure, options);
     }
-    co_return Nothing{};
+    co_return Created{};
 }
 
-asio::awaitable<Result<Nothing>> create_table_with(AsyncCachePool& pool,
-                                                   std::shared_ptr<Job<Nothing>> job,
+asio::awaitable<Result<Created>> create_table_with(AsyncCachePool& pool,
+                                                   std::shared_ptr<Job<Created>> job,
                                                    TableOptions options) {
     // One step from the beginning: the pool is promised only for as long as the caller waits.
     if (!job->begin_step()) {
@@ -75,11 +75,11 @@ asio::awaitable<void> init_db_with(AsyncCachePool& pool, TableOptions options) {
     if (!executor) {
         executor = co_await asio::this_coro::executor;
     }
-    JobBody<Nothing> body = [&pool, options](std::shared_ptr<Job<Nothing>> job) {
+    JobBody<Created> body = [&pool, options](std::shared_ptr<Job<Created>> job) {
         return create_table_with(pool, std::move(job), options);
     };
-    auto result = co_await run_job<Nothing>(
-        std::move(executor), Job<Nothing>::OnCancel::wait_for_the_end, std::move(body));
+    auto result = co_await run_job<Created>(
+        std::move(executor), Job<Created>::OnCancel::wait_for_the_end, std::move(body));
     if (!result) {
         throw to_error(operation, result.error());
     }

@@ -65,7 +65,8 @@ PoolOptions pool_at(const std::string& where) {
 }
 
 /// Adds a flavour's callers.
-void add(Callers& callers, Flavour flavour, const PoolOptions& pool, const CacheOptions& options) {
+void add_callers(Callers& callers, Flavour flavour, const PoolOptions& pool,
+                 const CacheOptions& options) {
     if (flavour == Flavour::async) {
         callers.add(pool, options, 32);
     } else {
@@ -155,7 +156,7 @@ TEST_CASE("A password that is changed is noticed by new connections only, until 
     CacheOptions options;
     options.timeout = 3s * slowness;
     Callers callers(options.timeout + 2s * slowness);
-    add(callers, flavour, pool_at(server.dsn()), options);
+    add_callers(callers, flavour, pool_at(server.dsn()), options);
     REQUIRE(callers.work_on(500));
 
     server.set_password("second");
@@ -183,7 +184,7 @@ TEST_CASE("A password that is refused is tried a few times a second, however man
     CAPTURE(flavour);
     PasswordServer server;
     Callers callers(10s * slowness);
-    add(callers, flavour, pool_at(server.dsn({{"password", "wrong"}})), CacheOptions());
+    add_callers(callers, flavour, pool_at(server.dsn({{"password", "wrong"}})), CacheOptions());
     // The pauses between attempts of a pool grow to their longest; a PostgresCache has four pools.
     const double pools = flavour == Flavour::async ? 1 : 4;
     const auto grown = [&] { return static_cast<double>(server.refusals()) >= pools * 7; };
@@ -207,7 +208,7 @@ TEST_CASE("A password that is changed is noticed within max_lifetime") {
     auto pool = pool_at(server.dsn());
     pool.max_lifetime = 300ms;
     Callers callers(5s * slowness);
-    add(callers, flavour, pool, CacheOptions());
+    add_callers(callers, flavour, pool, CacheOptions());
     REQUIRE(callers.work_on(500));
     CHECK(callers.observations().codes() == Words{});
 

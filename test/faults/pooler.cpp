@@ -20,7 +20,7 @@ constexpr auto deadline = 2s;
 /// How long a call may take that fails at its deadline, on a busy machine.
 constexpr auto allowed = deadline + 3s * slowness;
 
-PoolOptions pool_at(const std::string& where, bool prepare = true) {
+PoolOptions pooled(const std::string& where, bool prepare = true) {
     PoolOptions options;
     options.dsn = where;
     options.prepare_statements = prepare;
@@ -93,7 +93,7 @@ TEST_CASE("Every call works through PgBouncer, whatever it does with sessions") 
                                   Flavour::blocking_borrowing}) {
         CAPTURE(flavour);
         const TestSchema schema;
-        use_every_call(*make_cache(flavour, options_of(schema), pool_at(pooler.dsn(), prepare)));
+        use_every_call(*make_cache(flavour, options_of(schema), pooled(pooler.dsn(), prepare)));
     }
     CHECK(pooler.servers() > 0);
 }
@@ -124,7 +124,7 @@ TEST_CASE("init_db works through PgBouncer in transaction mode, by every way") {
     });
     made([&](const TableOptions& options) {
         asio::io_context context;
-        ConnectionPool pool(context.get_executor(), pool_at(pooler.dsn()));
+        ConnectionPool pool(context.get_executor(), pooled(pooler.dsn()));
         run_coro(context, init_db(pool, options));
     });
 }
@@ -138,8 +138,8 @@ TEST_CASE("A statement that another client has prepared in the same session is u
     const PgBouncer pooler(Settings{{"default_pool_size", "1"}});
     const TestSchema schema;
     Psql session(pooler.dsn());
-    const auto first = make_cache(flavour, options_of(schema), pool_at(pooler.dsn()));
-    const auto second = make_cache(flavour, options_of(schema), pool_at(pooler.dsn()));
+    const auto first = make_cache(flavour, options_of(schema), pooled(pooler.dsn()));
+    const auto second = make_cache(flavour, options_of(schema), pooled(pooler.dsn()));
 
     CHECK(first->get("key") == std::nullopt);
     CHECK(prepared(session) == Words{"SELECT"});
@@ -161,7 +161,7 @@ TEST_CASE(
     CAPTURE(flavour);
     PgBouncer pooler(Settings{{"default_pool_size", "1"}});
     const TestSchema schema;
-    const auto cache = make_cache(flavour, options_of(schema), pool_at(pooler.dsn()));
+    const auto cache = make_cache(flavour, options_of(schema), pooled(pooler.dsn()));
     cache->put("key", numbered(1), 1h);
     CHECK(cache->get("key") == numbered(1));
     {
@@ -200,7 +200,7 @@ TEST_CASE("Without prepare_statements nothing is left in the pooler's sessions")
             "'application_name'");
     };
     const Rows before = settings();
-    use_every_call(*make_cache(flavour, options_of(schema), pool_at(pooler.dsn(), false)));
+    use_every_call(*make_cache(flavour, options_of(schema), pooled(pooler.dsn(), false)));
     CHECK(prepared(session) == Words{});
     CHECK(settings() == before);
 }
@@ -223,7 +223,7 @@ TEST_CASE("Two hundred callers of several caches share two connections of the se
     auto with_sizes = patient(schema);  // other texts, so other statements
     with_sizes.instrumentations.push_back(std::make_shared<TallyInstrumentation>());
     Callers callers(allowed);
-    auto pool = pool_at(pooler.dsn({{"application_name", ""}}), prepare);
+    auto pool = pooled(pooler.dsn({{"application_name", ""}}), prepare);
     pool.acquire_timeout = patience;
     callers.add(pool, patient(schema), 60);
     callers.add(pool, patient(schema), 60);
@@ -273,7 +273,7 @@ TEST_CASE("A pooler that restarts under load is an outage, and then works again"
     PgBouncer pooler(Settings{{"pool_mode", mode}, {"default_pool_size", "4"}});
     const TestSchema schema;
     Callers callers(allowed);
-    add(callers, flavour, pool_at(pooler.dsn()), options_of(schema), 64);
+    add(callers, flavour, pooled(pooler.dsn()), options_of(schema), 64);
     REQUIRE(callers.work_on(500));
 
     for (int i = 0; i < 3; ++i) {
@@ -298,7 +298,7 @@ TEST_CASE("A server that is away behind its pooler is an outage, and then works 
     CacheOptions options;
     options.timeout = deadline;
     Callers callers(allowed);
-    add(callers, flavour, pool_at(pooler.dsn()), options, 64);
+    add(callers, flavour, pooled(pooler.dsn()), options, 64);
     REQUIRE(callers.work_on(500));
 
     for (int i = 0; i < 2; ++i) {
@@ -325,7 +325,7 @@ TEST_CASE("A pause of the pooler is waited for, up to the deadline") {
     Callers callers(allowed);
     auto options = options_of(schema);
     options.timeout = 3s * slowness;
-    add(callers, flavour, pool_at(pooler.dsn()), options, 64);
+    add(callers, flavour, pooled(pooler.dsn()), options, 64);
     REQUIRE(callers.work_on(500));
 
     // A short one, in which every caller comes to wait.
@@ -360,7 +360,7 @@ TEST_CASE("A pooler that takes no more clients is an outage, for a pool without 
     PgBouncer pooler(Settings{{"max_client_conn", "3"}});
     const TestSchema schema;
     LogCapture log;
-    auto pool = pool_at(pooler.dsn());
+    auto pool = pooled(pooler.dsn());
     pool.log = log.sink();
     const auto cache = make_cache(flavour, options_of(schema), pool);
     {
@@ -396,7 +396,7 @@ TEST_CASE("A pooler that takes no more clients is an outage, for a pool without 
         others.push_back(std::make_unique<Psql>(pooler.dsn()));
     }
     Callers callers(allowed);
-    add(callers, flavour, pool_at(pooler.dsn()), options_of(schema), 64);
+    add(callers, flavour, pooled(pooler.dsn()), options_of(schema), 64);
     CHECK(works());
 }
 
@@ -410,8 +410,8 @@ TEST_CASE("A pooler without a connection of the server to spare is an outage") {
     const TestSchema schema;
     auto options = options_of(schema);
     options.timeout = 10s * slowness;
-    const auto cache = make_cache(flavour, options, pool_at(pooler.dsn(), false));
-    const auto impatient = make_cache(flavour, options_of(schema), pool_at(pooler.dsn()));
+    const auto cache = make_cache(flavour, options, pooled(pooler.dsn(), false));
+    const auto impatient = make_cache(flavour, options_of(schema), pooled(pooler.dsn()));
     cache->put("key", numbered(1), 1h);
     CHECK(impatient->get("key") == numbered(1));
     {

@@ -15,12 +15,12 @@ namespace {
 using Words = std::vector<std::string>;
 
 /// A role that may log in and owns nothing, while it lives.
-class Role {
+class UnprivilegedRole {
   public:
-    Role() { sql_.exec("CREATE ROLE " + name_ + " LOGIN"); }
-    Role(const Role&) = delete;
-    Role& operator=(const Role&) = delete;
-    ~Role() {
+    UnprivilegedRole() { sql_.exec("CREATE ROLE " + name_ + " LOGIN"); }
+    UnprivilegedRole(const UnprivilegedRole&) = delete;
+    UnprivilegedRole& operator=(const UnprivilegedRole&) = delete;
+    ~UnprivilegedRole() {
         try {
             sql_.exec("DROP OWNED BY " + name_ + "; DROP ROLE " + name_);
         } catch (const SqlError& error) {
@@ -59,7 +59,7 @@ struct Shared {
                           role.name());
     }
 
-    Role role;  // outlives what it has rights on
+    UnprivilegedRole role;  // outlives what it has rights on
     TestSchema schema;
 };
 

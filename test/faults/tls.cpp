@@ -74,7 +74,7 @@ class TlsServer {
     PrivateServer server_;
 };
 
-PoolOptions pool_at(const std::string& where) {
+PoolOptions plain_pool(const std::string& where) {
     PoolOptions options;
     options.dsn = where;
     return options;
@@ -82,7 +82,7 @@ PoolOptions pool_at(const std::string& where) {
 
 /// Checks that a cache works.
 void check_works(Flavour flavour, const std::string& where) {
-    const auto cache = make_cache(flavour, CacheOptions(), pool_at(where));
+    const auto cache = make_cache(flavour, CacheOptions(), plain_pool(where));
     json::object value;
     value["text"] = std::string(100'000, 'x');
     cache->put("key", value, 1h);
@@ -93,7 +93,7 @@ void check_works(Flavour flavour, const std::string& where) {
 /// Checks that a cache is refused soon, with that reason, and tells no password.
 void check_refused(Flavour flavour, const std::string& where, Errc code, const std::string& cause) {
     LogCapture log;
-    auto options = pool_at(where);
+    auto options = plain_pool(where);
     options.log = log.sink();
     const auto cache = make_cache(flavour, CacheOptions(), options);
     const auto started = Clock::now();
@@ -125,7 +125,7 @@ TEST_CASE("A server's certificate is checked as verify-full says, and the failur
                   "refused the role");
 
     // A cache that is in use notices at its next connection.
-    auto options = pool_at(tls.dsn({{"application_name", "in use"}}));
+    auto options = plain_pool(tls.dsn({{"application_name", "in use"}}));
     const auto cache = make_cache(flavour, CacheOptions(), options);
     cache->put("key", numbered(1), 1h);
     tls.present("wrong-name");
@@ -190,7 +190,7 @@ TEST_CASE("A server is reached by IPv6, by a Unix socket and as the second of tw
     const auto reached_at = [&](const std::string& where) {
         const auto name = unique_name("reach");
         const auto cache = make_cache(flavour, CacheOptions(),
-                                      pool_at(dsn_with({{"application_name", name}}, where)));
+                                      plain_pool(dsn_with({{"application_name", name}}, where)));
         cache->put("key", numbered(1), 1h);
         CHECK(cache->get("key") == numbered(1));
         return Psql(server.dsn())

@@ -43,13 +43,13 @@ class OneConnection {
     int given_back = 0;
 };
 
-enum class Kind { async, blocking };
+enum class Borrower { async, blocking };
 
 /// A cache on one connection of the application.
 class BorrowingCache {
   public:
-    BorrowingCache(Kind kind, OneConnection& connection, CacheOptions options) {
-        if (kind == Kind::async) {
+    BorrowingCache(Borrower kind, OneConnection& connection, CacheOptions options) {
+        if (kind == Borrower::async) {
             async_.emplace(connection.pool(context_.get_executor()), std::move(options));
         } else {
             blocking_.emplace(connection.pool(), std::move(options));
@@ -87,7 +87,7 @@ class BorrowingCache {
     std::optional<PostgresCache> blocking_;
 };
 
-#define EVERY_KIND() GENERATE(Kind::async, Kind::blocking)
+#define EVERY_BORROWER() GENERATE(Borrower::async, Borrower::blocking)
 
 /// Whether the connection is as a fresh one is, but for the mode given.
 void check_as_found(OneConnection& connection, bool nonblocking) {
@@ -108,7 +108,7 @@ void check_as_found(OneConnection& connection, bool nonblocking) {
 }  // namespace
 
 TEST_CASE("A borrowed connection comes back as it was found") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     const bool nonblocking = GENERATE(false, true);
     CAPTURE(static_cast<int>(kind), nonblocking);
     TestSchema schema;
@@ -136,7 +136,7 @@ TEST_CASE("A borrowed connection comes back as it was found") {
 }
 
 TEST_CASE("A borrowed connection comes back as it was found, also after an error") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     const bool nonblocking = GENERATE(false, true);
     CAPTURE(static_cast<int>(kind), nonblocking);
     TestSchema schema(Table::none);
@@ -160,7 +160,7 @@ TEST_CASE("A borrowed connection comes back as it was found, also after an error
 }
 
 TEST_CASE("A connection inside a transaction is refused and given back untouched") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     const bool failed = GENERATE(false, true);
     CAPTURE(static_cast<int>(kind), failed);
     TestSchema schema;
@@ -191,7 +191,7 @@ TEST_CASE("A connection inside a transaction is refused and given back untouched
 }
 
 TEST_CASE("A busy connection is refused and its answer can still be read") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     CAPTURE(static_cast<int>(kind));
     TestSchema schema;
     OneConnection connection;
@@ -209,7 +209,7 @@ TEST_CASE("A busy connection is refused and its answer can still be read") {
 }
 
 TEST_CASE("A connection in pipeline mode is refused and stays in it") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     CAPTURE(static_cast<int>(kind));
     TestSchema schema;
     OneConnection connection;
@@ -223,7 +223,7 @@ TEST_CASE("A connection in pipeline mode is refused and stays in it") {
 }
 
 TEST_CASE("A connection with another client encoding is refused") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     CAPTURE(static_cast<int>(kind));
     TestSchema schema;
     OneConnection connection;
@@ -237,7 +237,7 @@ TEST_CASE("A connection with another client encoding is refused") {
 }
 
 TEST_CASE("A closed connection is refused and given back") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     CAPTURE(static_cast<int>(kind));
     TestSchema schema;
     OneConnection connection;
@@ -259,7 +259,7 @@ TEST_CASE("A closed connection is refused and given back") {
 }
 
 TEST_CASE("A borrowed connection that breaks during a call fails it and is given back closed") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_BORROWER();
     CAPTURE(static_cast<int>(kind));
     const auto port = tcp_port();
     if (!port) {
@@ -289,7 +289,7 @@ TEST_CASE("A borrowed connection whose call timed out is given back closed") {
     OneConnection connection;
     auto options = schema.cache_options();
     options.timeout = 200ms;
-    BorrowingCache cache(Kind::blocking, connection, options);
+    BorrowingCache cache(Borrower::blocking, connection, options);
     {
         TableLock lock(schema);
         CHECK(failure_of([&] { cache.put("key", numbered(1), 1h); }).code() == Errc::timed_out);

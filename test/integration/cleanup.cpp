@@ -71,23 +71,24 @@ class TaskService : public Service {
     AsyncCleanupService service_;
 };
 
-enum class Kind { thread, task, task_elsewhere };
+enum class ServiceKind { thread, task, task_elsewhere };
 
-std::ostream& operator<<(std::ostream& out, Kind kind) {
+std::ostream& operator<<(std::ostream& out, ServiceKind kind) {
     static constexpr const char* names[] = {"thread", "task", "task on another executor"};
     return out << names[static_cast<int>(kind)];
 }
 
-std::unique_ptr<Service> start_service(Kind kind, CacheOptions options, Duration interval,
+std::unique_ptr<Service> start_service(ServiceKind kind, CacheOptions options, Duration interval,
                                        PoolOptions pool = server_pool()) {
-    if (kind == Kind::thread) {
+    if (kind == ServiceKind::thread) {
         return std::make_unique<ThreadService>(std::move(options), std::move(pool), interval);
     }
     return std::make_unique<TaskService>(std::move(options), std::move(pool), interval,
-                                         kind == Kind::task_elsewhere);
+                                         kind == ServiceKind::task_elsewhere);
 }
 
-#define EVERY_KIND() GENERATE(Kind::thread, Kind::task, Kind::task_elsewhere)
+#define EVERY_SERVICE() \
+    GENERATE(ServiceKind::thread, ServiceKind::task, ServiceKind::task_elsewhere)
 
 std::ptrdiff_t cleanup_threads() {
     const auto names = thread_names();
@@ -98,7 +99,7 @@ std::ptrdiff_t cleanup_threads() {
 }  // namespace
 
 TEST_CASE("A cleanup service cleans at once and then after every interval") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema;
     schema.insert_many("live", 5, "'infinity'");
@@ -116,7 +117,7 @@ TEST_CASE("A cleanup service cleans at once and then after every interval") {
 }
 
 TEST_CASE("A cleanup service waits its interval between two runs") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema;
     schema.insert_many("expired", 10, "'-infinity'");
@@ -134,7 +135,7 @@ TEST_CASE("A cleanup service waits its interval between two runs") {
 }
 
 TEST_CASE("A stopped cleanup service does nothing more and may be stopped again") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema;
     LogCapture log;
@@ -154,7 +155,7 @@ TEST_CASE("A stopped cleanup service does nothing more and may be stopped again"
 }
 
 TEST_CASE("An error in one run of a cleanup service is logged, and the loop goes on") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema(Table::none);
     LogCapture log;
@@ -182,7 +183,7 @@ TEST_CASE("An error in one run of a cleanup service is logged, and the loop goes
 }
 
 TEST_CASE("A cleanup service survives that its connection is killed") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema;
     NamedPool named;
@@ -196,7 +197,7 @@ TEST_CASE("A cleanup service survives that its connection is killed") {
 }
 
 TEST_CASE("Stop tells when a run did not end in time, and the run still ends") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     const Duration timeout = GENERATE(Duration(0), Duration(100ms));
     CAPTURE(kind, timeout.count());
     TestSchema schema;
@@ -244,7 +245,7 @@ TEST_CASE("A cleanup service refuses an interval that is not positive and finite
 }
 
 TEST_CASE("Stop refuses a time-out that is negative or endless, and stops nothing") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema;
     const auto service = start_service(kind, schema.cache_options(), 20ms);
@@ -258,7 +259,7 @@ TEST_CASE("Stop refuses a time-out that is negative or endless, and stops nothin
 }
 
 TEST_CASE("Destroying the handle stops a cleanup service") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     TestSchema schema;
     NamedPool named;
@@ -267,7 +268,7 @@ TEST_CASE("Destroying the handle stops a cleanup service") {
         schema.insert_many("expired", 10, "'-infinity'");
         CHECK(eventually([&] { return schema.rows() == 0; }));
         service->destroy();
-        if (kind == Kind::thread) {
+        if (kind == ServiceKind::thread) {
             CHECK(cleanup_threads() == 0);
         }
     }
@@ -535,7 +536,7 @@ TEST_CASE("An error of the bare cleanup coroutine is logged and counted, and it 
 }
 
 TEST_CASE("A cleanup service goes on while the server is away") {
-    const auto kind = EVERY_KIND();
+    const auto kind = EVERY_SERVICE();
     CAPTURE(kind);
     LogCapture log;
     CacheOptions options;

@@ -1,7 +1,6 @@
 #include "private_server.hpp"
 
 #include <fcntl.h>
-#include <pwd.h>
 #include <spawn.h>
 #include <sys/file.h>
 #include <sys/shm.h>
@@ -21,6 +20,7 @@
 #include <sstream>
 
 #include "run_coro.hpp"
+#include "server_user.hpp"
 
 extern char** environ;
 
@@ -68,12 +68,6 @@ std::string find_programs() {
 const std::string& programs() {
     static const std::string folder = find_programs();
     return folder;
-}
-
-/// Whom a server runs as if the test is run by root, since it refuses to be root itself.
-const passwd* server_user() {
-    static const passwd* const user = ::geteuid() == 0 ? ::getpwnam("postgres") : nullptr;
-    return user;
 }
 
 /// Runs a command as the server's user. @returns whether it went well; what it says is in @p log.

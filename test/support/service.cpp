@@ -1,7 +1,6 @@
 #include "service.hpp"
 
 #include <fcntl.h>
-#include <pwd.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,26 +13,19 @@
 #include <stdexcept>
 #include <utility>
 
+#include "server_user.hpp"
+
 extern char** environ;
 
 namespace psycache::test {
 
 namespace {
 
-/// The user that servers run as; nobody in particular unless the test runs as root.
-const passwd* server_user() {
-    if (::geteuid() != 0) {
-        return nullptr;
-    }
-    const passwd* user = ::getpwnam("postgres");
-    if (user == nullptr) {
-        throw std::runtime_error("as root the tests need the user \"postgres\" to run servers");
-    }
-    return user;
-}
-
 void hand_over(const std::string& path) {
     const passwd* user = server_user();
+    if (::geteuid() == 0 && user == nullptr) {
+        throw std::runtime_error("as root the tests need the user \"postgres\" to run servers");
+    }
     if (user != nullptr && ::chown(path.c_str(), user->pw_uid, user->pw_gid) != 0) {
         throw std::runtime_error("cannot give " + path + " to the user \"postgres\"");
     }
