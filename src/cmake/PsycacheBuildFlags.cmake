@@ -27,6 +27,10 @@ if(PSYCACHE_DEVELOPER)
     else()
         # GCC 12 loses sight of the frame's own operator new when it inlines a coroutine.
         add_compile_options(-Wno-mismatched-new-delete)
+        if(CMAKE_UNITY_BUILD)
+            # A file that others are appended to is still no header.
+            add_compile_options(-Wno-subobject-linkage)
+        endif()
     endif()
 endif()
 
