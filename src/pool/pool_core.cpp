@@ -377,7 +377,7 @@ asio::awaitable<void> PoolCore::cancel_forsaken(pg::Connection& connection) {
     }
     std::string list;
     for (const int pid : forsaken) {
-        list += (list.empty() ? "" : ",") + std::to_string(pid);
+        list.append(list.empty() ? "" : ",").append(std::to_string(pid));
     }
     // Only what is still ours: a number may belong to somebody else by now.
     const std::string sql =
