@@ -10,6 +10,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -60,13 +61,21 @@ class PlaceAllocator {
     OperationPlace* place_;
 };
 
+/// How the waiter of a Completion goes on.
+enum class Resume {
+    posted,  ///< through its executor
+    /// Inside of settle() where the settler runs on the waiter's io_context already: it must hold
+    /// no lock, and bear whatever the waiter does next. Elsewhere it is posted.
+    inside,
+};
+
 /// A value that one coroutine waits for and that anyone may deliver, once, from any thread.
 ///
-/// The first settle() wins. The waiter is resumed through its executor, never inside of settle(),
-/// so that settle() may be called from anywhere but under a lock: posting to a context that is
-/// being destroyed destroys the waiter's frame on the spot. An unsettled completion that is dropped
-/// drops its waiter. One that nobody waits for yet, and that only its owner knows, may be settled
-/// too: then nobody has to wait.
+/// The first settle() wins. The waiter is resumed through its executor, and not inside of settle()
+/// unless that was asked for, so that settle() may be called from anywhere but under a lock:
+/// posting to a context that is being destroyed destroys the waiter's frame on the spot. An
+/// unsettled completion that is dropped drops its waiter. One that nobody waits for yet, and that
+/// only its owner knows, may be settled too: then nobody has to wait.
 template <class T>
 class Completion : public std::enable_shared_from_this<Completion<T>> {
   public:
@@ -78,14 +87,16 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
     bool settled() const noexcept { return settled_.load(std::memory_order_acquire); }
 
     /// @returns whether this call delivered the value; otherwise @p value is untouched.
-    bool settle(T&& value) {
+    bool settle(T&& value, Resume how = Resume::posted) {
         if (settled_.exchange(true, std::memory_order_acq_rel)) {
             return false;
         }
         value_.emplace(std::move(value));
         // The waiter's context may belong to another thread, which destroys it once its run() has
         // returned. So the waiter goes on only when this thread has left post().
-        if (waiter_) {
+        if (waiter_ && how == Resume::inside && waiter_->can_resume_inside()) {
+            waiter_->resume_inside();
+        } else if (waiter_) {
             const std::lock_guard posting(posting_);
             waiter_->resume(this->shared_from_this());
         } else {
@@ -157,6 +168,8 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
     struct Waiter {
         virtual ~Waiter() = default;
         virtual void resume(std::shared_ptr<Completion> self) = 0;
+        virtual bool can_resume_inside() const noexcept = 0;
+        virtual void resume_inside() = 0;
     };
 
     template <class Handler>
@@ -170,11 +183,36 @@ class Completion : public std::enable_shared_from_this<Completion<T>> {
             // Most waiters run on a plain io_context: going there directly saves the detour over
             // the type-erased executor. Not so for a strand: it would allocate what runs its queue
             // in this completion too, which does not live that long.
-            if (const auto* plain = executor.template target<asio::io_context::executor_type>()) {
+            if (const auto* plain = plain_executor(executor)) {
                 asio::post(*plain, std::move(resumption));
             } else {
                 asio::post(executor, std::move(resumption));
             }
+        }
+
+        bool can_resume_inside() const noexcept override {
+            const auto executor = asio::get_associated_executor(handler);
+            const auto* plain = plain_executor(executor);
+            return plain != nullptr && plain->running_in_this_thread();
+        }
+
+        void resume_inside() override {
+            const asio::any_io_executor executor = asio::get_associated_executor(handler);
+            if (auto slot = asio::get_associated_cancellation_slot(handler); slot.is_connected()) {
+                slot.clear();
+            }
+            try {
+                std::move(handler)();
+            } catch (...) {
+                // It is for whoever runs the context, not for the settler.
+                asio::post(executor,
+                           [thrown = std::current_exception()] { std::rethrow_exception(thrown); });
+            }
+        }
+
+        template <class Executor>
+        static const asio::io_context::executor_type* plain_executor(const Executor& executor) {
+            return executor.template target<asio::io_context::executor_type>();
         }
 
         Handler handler;

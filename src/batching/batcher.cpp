@@ -72,6 +72,7 @@ class Batcher::WorkerTurn {
 
     bool coming = true;    // counted in coming_; both under the batcher's lock
     bool writing = false;  // counted in writing_
+    Resume resume = Resume::posted;
 
   private:
     std::shared_ptr<Batcher> batcher_;
@@ -297,7 +298,7 @@ asio::awaitable<void> Batcher::work(std::shared_ptr<Batcher> self, WorkerTurn tu
         GroupEnd end(*self, calls);
         std::exception_ptr thrown;
         try {
-            const Ended ended = co_await self->run(calls, first_lock_wait);
+            const Ended ended = co_await self->run(calls, first_lock_wait, &turn);
             if (ended == Ended::locked && calls.size() == 1) {
                 self->park(calls.front());
             } else if (ended != Ended::answered) {
@@ -311,7 +312,7 @@ asio::awaitable<void> Batcher::work(std::shared_ptr<Batcher> self, WorkerTurn tu
             self->finish_all(calls, to_failure(thrown, Errc::protocol_error));
         }
         end.answered();
-        if (self->linger(turn)) {
+        if (self->await_more(turn)) {
             auto one_turn = asio::post(self->home_, asio::deferred);
             co_await std::move(one_turn);
         }
@@ -326,6 +327,7 @@ Calls Batcher::next_group(WorkerTurn& turn) {
         turn.coming = false;
         --coming_;
         last_start_ = std::chrono::steady_clock::now();
+        turn.resume = how_to_resume();
         const Take take = workers_ < usual_workers && coming_ == 0 ? Take::half : Take::most;
         do {
             calls = queue_.next_group(take,
@@ -353,14 +355,31 @@ Calls Batcher::next_group(WorkerTurn& turn) {
     return calls;
 }
 
+/// The worker is about to look for its next group, and takes along who comes until then. Under the
+/// lock.
+void Batcher::be_coming(WorkerTurn& turn) {
+    if (!turn.coming) {
+        turn.coming = true;
+        ++coming_;
+        writing_ -= turn.writing ? 1 : 0;
+        turn.writing = false;
+    }
+}
+
 /// @returns whether to wait for one turn of the event loop before looking for the next group.
-bool Batcher::linger(WorkerTurn& turn) {
+bool Batcher::await_more(WorkerTurn& turn) {
     const std::lock_guard lock(mutex_);
-    turn.coming = true;
-    ++coming_;
-    writing_ -= turn.writing ? 1 : 0;
-    turn.writing = false;
+    be_coming(turn);
     return queue_.empty();
+}
+
+/// Callers may go on inside of a worker if they would have to wait for its thread anyway. Under the
+/// lock.
+Resume Batcher::how_to_resume() {
+    const std::thread::id here = std::this_thread::get_id();
+    many_runners_ = many_runners_ || (runner_ != std::thread::id() && runner_ != here);
+    runner_ = here;
+    return many_runners_ ? Resume::posted : Resume::inside;
 }
 
 /// Takes out of a group what would only meet a lock that is known. Under the lock.
@@ -501,7 +520,9 @@ asio::awaitable<bool> Batcher::met_our_limit(pg::Connection& connection) {
 }
 
 /// @param lock_wait how long a write waits for a row that somebody else has locked.
-asio::awaitable<Batcher::Ended> Batcher::run(Calls& calls, std::chrono::milliseconds lock_wait) {
+/// @param turn      the worker's, if it runs the group for itself.
+asio::awaitable<Batcher::Ended> Batcher::run(Calls& calls, std::chrono::milliseconds lock_wait,
+                                             WorkerTurn* turn) {
     Tries tries = calls.size() == 1 ? calls.front()->tries : Tries();
     Failure lost;  // why the group was sent before, if it was
     for (bool again = tries.any();; again = true) {
@@ -550,9 +571,10 @@ asio::awaitable<Batcher::Ended> Batcher::run(Calls& calls, std::chrono::millisec
         // Back before anybody is answered: a caller's next call finds it idle.
         *lease = ConnectionLease();
         if (answer) {
-            unlink(calls);
-            group.answer(*answer, [&calls](std::size_t i, Result<CallAnswer>&& one) {
-                calls[i]->settle(std::move(one));
+            unlink(calls, turn);
+            const Resume how = turn != nullptr ? turn->resume : Resume::posted;
+            group.answer(*answer, [&calls, how](std::size_t i, Result<CallAnswer>&& one) {
+                calls[i]->settle(std::move(one), how);
             });
             co_return Ended::answered;
         }
@@ -597,8 +619,12 @@ void Batcher::finish_all(const Calls& calls, const Failure& failure) {
     }
 }
 
-void Batcher::unlink(const Calls& calls) {
+/// @param turn that of a worker which is done with these calls.
+void Batcher::unlink(const Calls& calls, WorkerTurn* turn) {
     const std::lock_guard lock(mutex_);
+    if (turn != nullptr) {
+        be_coming(*turn);
+    }
     for (const auto& call : calls) {
         unanswered_.remove(*call);
     }

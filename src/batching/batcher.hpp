@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <thread>
 
 #include <psycache/cache_pool.hpp>
 
@@ -32,9 +33,10 @@ struct BatchCounters {
 /// A call is queued; a worker is posted to the executor, so that whatever else is queued in the
 /// same turn of the event loop goes out with it. While enough groups are on their way, further
 /// calls pile up and form the next one. A worker is a coroutine that ends when the queue is empty:
-/// there is no permanent task, and a group belongs to the batcher, not to any caller. Before it
-/// ends it lets one more turn of the event loop pass, since those whom it has just answered often
-/// come back at once.
+/// there is no permanent task, and a group belongs to the batcher, not to any caller. Those whom it
+/// answers often come back at once: where one thread runs the event loop they go on inside of the
+/// worker, and what they ask next is its next group; elsewhere it lets one more turn of the event
+/// loop pass before it ends.
 ///
 /// A row that somebody else has locked holds up nobody but its own callers: a write waits for it
 /// for a moment only; then the group is run one by one, and the calls of the locked key wait
@@ -123,9 +125,12 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     void start_worker();
     static asio::awaitable<void> work(std::shared_ptr<Batcher> self, WorkerTurn turn);
     Calls next_group(WorkerTurn& turn);
-    bool linger(WorkerTurn& turn);
+    bool await_more(WorkerTurn& turn);
+    void be_coming(WorkerTurn& turn);
+    Resume how_to_resume();
     void set_aside_locked(Calls& calls);
-    asio::awaitable<Ended> run(Calls& calls, std::chrono::milliseconds lock_wait);
+    asio::awaitable<Ended> run(Calls& calls, std::chrono::milliseconds lock_wait,
+                               WorkerTurn* turn = nullptr);
     asio::awaitable<void> run_singly(const Calls& calls);
     asio::awaitable<bool> met_our_limit(pg::Connection& connection);
     void park(const std::shared_ptr<Call>& call);
@@ -135,7 +140,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     void tried(const Calls& calls, std::string_view key, Ended ended);
     void mark_sent(Calls& calls);
     void finish_all(const Calls& calls, const Failure& failure);
-    void unlink(const Calls& calls);
+    void unlink(const Calls& calls, WorkerTurn* turn = nullptr);
     void set_timer();
     bool may_be_stuck() const noexcept;
     void expire();
@@ -157,6 +162,8 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     std::size_t coming_ = 0;                   // of them, those that are about to look for a group
     std::size_t writing_ = 0;                  // of them, those that have a group of writes
     TimePoint last_start_ = TimePoint::min();  // when a worker last looked for a group
+    std::thread::id runner_;                   // of the event loop, as long as it is only one
+    bool many_runners_ = false;
     std::array<Flight*, most_workers + 1> flights_{};  // one of them is for a locked key
     LockedKeys locked_;
     bool trying_locked_ = false;  // a coroutine looks after them

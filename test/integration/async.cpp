@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 #include <map>
 #include <random>
+#include <stdexcept>
 
 #include "support/both.hpp"
 #include "support/spy.hpp"
@@ -633,6 +634,39 @@ TEST_CASE("Calls that arrive together share statements, a lone call does not wai
         CHECK(cache.statistics().statements - before <= 100);
         co_await cache.get_raw("alone");
     });
+}
+
+TEST_CASE("What a completion handler throws comes out of run(), and the others are answered") {
+    TestSchema schema;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(), schema.cache_options());
+    int answered = 0;
+    int failed = 0;
+    for (int i = 0; i < 8; ++i) {
+        asio::co_spawn(context, cache.get_raw(key_of(i)),
+                       [&, i](const std::exception_ptr& thrown, const auto& /*value*/) {
+                           failed += thrown ? 1 : 0;
+                           ++answered;
+                           if (i == 3) {
+                               throw std::runtime_error("the handler's own");
+                           }
+                       });
+    }
+    CHECK_THROWS_WITH(context.run_for(10s * slowness), "the handler's own");
+    context.run_for(10s * slowness);
+    CHECK(answered == 8);
+    CHECK(failed == 0);
+    CHECK(cache.statistics().errors == 0);
+    // The cache goes on as before.
+    asio::co_spawn(context, cache.get_raw(key_of(0)),
+                   [&](const std::exception_ptr& thrown, const auto& /*value*/) {
+                       failed += thrown ? 1 : 0;
+                       ++answered;
+                   });
+    context.restart();
+    context.run_for(10s * slowness);
+    CHECK(answered == 9);
+    CHECK(failed == 0);
 }
 
 TEST_CASE("A large value among small ones comes back, as do the others") {
