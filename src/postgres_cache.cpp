@@ -19,6 +19,7 @@ namespace {
 using detail::CacheCore;
 using detail::LaneConnections;
 using detail::LanePool;
+using detail::LoneCall;
 
 template <class Span>
 using Begun = CacheCore::Begun<Span>;
@@ -67,15 +68,8 @@ std::shared_ptr<LanePool> lanes_over(std::shared_ptr<CachePool> pool, CacheOptio
         std::numeric_limits<std::size_t>::max(), std::move(options));
 }
 
-/// co_spawn hands over a value; a call without one needs a stand-in.
+/// A call hands over a value; one without any needs a stand-in.
 struct Nothing {};
-
-asio::awaitable<Nothing> put(CacheCore::Self core, CacheCore::Form form, std::string key,
-                             Result<std::string> jsonb, Duration ttl, Begun<CachePutSpan> begun) {
-    co_await CacheCore::put(std::move(core), form, std::move(key), std::move(jsonb), ttl,
-                            std::string(), std::move(begun));
-    co_return Nothing{};
-}
 
 asio::awaitable<Nothing> put_many(CacheCore::Self core, Result<std::vector<detail::PutItem>> items,
                                   Begun<CachePutSpan> begun) {
@@ -101,43 +95,54 @@ PostgresCache::~PostgresCache() = default;
 
 std::optional<json::object> PostgresCache::get_raw(std::string_view key,
                                                    std::string_view span_name) {
-    return lanes_->call<std::optional<json::object>, CacheGetSpan>(
+    return lanes_->call_lone<std::optional<json::object>, CacheGetSpan>(
         "get_raw",
         [&](const Observers& observers) { return open_get_spans(observers, key, span_name); },
-        [&](const CacheCore::Self& core, Begun<CacheGetSpan> begun) {
-            return CacheCore::get(core, std::string(key), std::string(), std::move(begun));
-        });
+        [&](const CacheCore& core, Begun<CacheGetSpan> begun) {
+            return core.begin_get(CacheCore::Form::object, std::string(key), {}, std::move(begun));
+        },
+        [](const CacheCore& core, LoneCall<CacheGetSpan>& lone) { return core.end_get_raw(lone); });
 }
 
 void PostgresCache::put_raw(std::string_view key, const json::object& value, Duration ttl,
                             std::string_view span_name) {
-    lanes_->call<Nothing, CachePutSpan>(
+    lanes_->call_lone<Nothing, CachePutSpan>(
         "put_raw",
         [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
-        [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
-            return put(core, CacheCore::Form::object, std::string(key), encode_jsonb(value), ttl,
-                       std::move(begun));
+        [&](const CacheCore& core, Begun<CachePutSpan> begun) {
+            return core.begin_put(std::string(key), encode_jsonb(value), ttl, {}, std::move(begun));
+        },
+        [](const CacheCore& core, LoneCall<CachePutSpan>& lone) {
+            core.end_put(lone, CacheCore::Form::object);
+            return Nothing{};
         });
 }
 
 std::optional<std::string> PostgresCache::get_text(std::string_view key,
                                                    std::string_view span_name) {
-    return lanes_->call<std::optional<std::string>, CacheGetSpan>(
+    return lanes_->call_lone<std::optional<std::string>, CacheGetSpan>(
         "get_text",
         [&](const Observers& observers) { return open_get_spans(observers, key, span_name); },
-        [&](const CacheCore::Self& core, Begun<CacheGetSpan> begun) {
-            return CacheCore::get_text(core, std::string(key), std::string(), std::move(begun));
+        [&](const CacheCore& core, Begun<CacheGetSpan> begun) {
+            return core.begin_get(CacheCore::Form::text, std::string(key), {}, std::move(begun));
+        },
+        [](const CacheCore& core, LoneCall<CacheGetSpan>& lone) {
+            return core.end_get_text(lone);
         });
 }
 
 void PostgresCache::put_text(std::string_view key, std::string_view json_text, Duration ttl,
                              std::string_view span_name) {
-    lanes_->call<Nothing, CachePutSpan>(
+    lanes_->call_lone<Nothing, CachePutSpan>(
         "put_text",
         [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
-        [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
-            return put(core, CacheCore::Form::text, std::string(key),
-                       detail::jsonb_of_text(json_text), ttl, std::move(begun));
+        [&](const CacheCore& core, Begun<CachePutSpan> begun) {
+            return core.begin_put(std::string(key), detail::jsonb_of_text(json_text), ttl, {},
+                                  std::move(begun));
+        },
+        [](const CacheCore& core, LoneCall<CachePutSpan>& lone) {
+            core.end_put(lone, CacheCore::Form::text);
+            return Nothing{};
         });
 }
 
@@ -178,10 +183,13 @@ std::uint64_t PostgresCache::remove_many(const std::vector<std::string>& keys) {
 }
 
 bool PostgresCache::remove(std::string_view key) {
-    return lanes_->call<bool, CacheRemoveSpan>(
+    return lanes_->call_lone<bool, CacheRemoveSpan>(
         "remove", [&](const Observers& observers) { return open_remove_spans(observers, key); },
-        [&](const CacheCore::Self& core, Begun<CacheRemoveSpan> begun) {
-            return CacheCore::remove(core, std::string(key), std::move(begun));
+        [&](const CacheCore& core, Begun<CacheRemoveSpan> begun) {
+            return core.begin_remove(std::string(key), std::move(begun));
+        },
+        [](const CacheCore& core, LoneCall<CacheRemoveSpan>& lone) {
+            return core.end_remove(lone);
         });
 }
 

@@ -7,7 +7,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
 #include <random>
-#include <type_traits>
 
 #include "cache/call_checks.hpp"
 #include "pool/borrow.hpp"
@@ -67,7 +66,7 @@ std::shared_ptr<Breaker> CacheCore::make_breaker(const CacheOptions& options,
 }
 
 bool CacheCore::answered_blocking(const std::shared_ptr<Call>& call) const {
-    return serves_ == Serves::one_call && batcher_->perform_blocking(Calls(1, call));
+    return batcher_->perform_blocking(Calls(1, call));
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
@@ -79,146 +78,183 @@ asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(
     co_return co_await run_job<std::uint64_t>(std::move(executor), on_cancel, std::move(body));
 }
 
-template <class Value>
-std::optional<Value>& CacheCore::found(CallAnswer& answer) noexcept {
-    if constexpr (std::is_same_v<Value, std::string>) {
-        return answer.text;
-    } else {
-        return answer.value;
+/// @param mistake in the call's arguments, if there is one.
+/// @returns the call's beginning; what is to be answered is left to be put in.
+template <class Span>
+LoneCall<Span> CacheCore::begin(Spans<Span> spans, std::optional<Failure> mistake,
+                                Begun<Span>& begun) const {
+    LoneCall<Span> lone(std::move(spans), admit(begun));
+    if (!mistake) {
+        mistake = obstacle(begun, lone.pass);
     }
+    if (mistake) {
+        lone.failure = std::move(*mistake);
+    }
+    return lone;
 }
 
-template <class Value>
-asio::awaitable<std::optional<Value>> CacheCore::look_up(Self self, std::string key,
-                                                         std::string span_name,
-                                                         Begun<CacheGetSpan> begun) {
-    Spans<CacheGetSpan> spans = begun.spans
-                                    ? std::move(*begun.spans)
-                                    : open_get_spans(self->telemetry_->observers, key, span_name);
-    Breaker::Pass pass = self->admit(begun);
-    Failure failure;
-    if (auto mistake = check_key(key)) {
-        failure = std::move(*mistake);
-    } else if (auto why = obstacle(begun, pass)) {
-        failure = std::move(*why);
+/// @returns the answer; none where the caller is to hear of no failure. @throws Error otherwise.
+template <class Span>
+CallAnswer* CacheCore::end(LoneCall<Span>& lone, std::string_view operation) const {
+    if (lone.call) {
+        if (!lone.call->settled()) {
+            lone.failure = Failure(Errc::protocol_error);
+        } else if (Result<CallAnswer>& result = lone.call->value()) {
+            lone.pass.succeeded();
+            return &*result;
+        } else {
+            lone.failure = result.error();
+        }
+    }
+    if (failed(lone.spans, lone.pass, lone.failure)) {
+        return nullptr;
+    }
+    throw to_error(operation, lone.failure);
+}
+
+LoneCall<CacheGetSpan> CacheCore::begin_get(Form form, std::string key, std::string_view span_name,
+                                            Begun<CacheGetSpan> begun) const {
+    auto spans = begun.spans ? std::move(*begun.spans)
+                             : open_get_spans(telemetry_->observers, key, span_name);
+    auto lone = begin(std::move(spans), check_key(key), begun);
+    if (!lone.failure.code) {
+        lone.call =
+            std::make_shared<Call>(CallKind::get, std::move(key), begun.until.value_or(deadline()));
+        lone.call->as_text = form == Form::text;
+    }
+    return lone;
+}
+
+CallAnswer* CacheCore::end_get(LoneCall<CacheGetSpan>& lone, std::string_view operation) const {
+    CallAnswer* answer = end(lone, operation);
+    if (answer == nullptr) {
+        telemetry_->outage_miss();
+    } else if (answer->value || answer->text) {
+        telemetry_->hit();
+        lone.spans.record([&](CacheGetSpan& span) { span.record_cache_hit(answer->size); });
     } else {
-        auto call = std::make_shared<Call>(CallKind::get, std::move(key),
-                                           begun.until.value_or(self->deadline()));
-        call->as_text = std::is_same_v<Value, std::string>;
-        if (!self->answered_blocking(call)) {
-            auto answer =
-                Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
-            co_await std::move(answer);
-        }
-        Result<CallAnswer>& result = call->value();
-        if (result) {
-            pass.succeeded();
-            std::optional<Value>& value = found<Value>(*result);
-            if (value) {
-                self->telemetry_->hit();
-                spans.record([&](CacheGetSpan& span) { span.record_cache_hit(result->size); });
-            } else {
-                self->telemetry_->miss();
-                spans.record([](CacheGetSpan& span) { span.record_cache_miss(); });
-            }
-            co_return std::move(value);
-        }
-        failure = result.error();
+        telemetry_->miss();
+        lone.spans.record([](CacheGetSpan& span) { span.record_cache_miss(); });
     }
-    if (self->failed(spans, pass, failure)) {
-        self->telemetry_->outage_miss();
-        co_return std::nullopt;
+    return answer;
+}
+
+std::optional<json::object> CacheCore::end_get_raw(LoneCall<CacheGetSpan>& lone) const {
+    CallAnswer* answer = end_get(lone, "get_raw");
+    return answer != nullptr ? std::move(answer->value) : std::nullopt;
+}
+
+std::optional<std::string> CacheCore::end_get_text(LoneCall<CacheGetSpan>& lone) const {
+    CallAnswer* answer = end_get(lone, "get_text");
+    return answer != nullptr ? std::move(answer->text) : std::nullopt;
+}
+
+LoneCall<CachePutSpan> CacheCore::begin_put(std::string key, Result<std::string> jsonb,
+                                            Duration ttl, std::string_view span_name,
+                                            Begun<CachePutSpan> begun) const {
+    auto spans = begun.spans ? std::move(*begun.spans)
+                             : open_put_spans(telemetry_->observers, key, span_name);
+    std::optional<Failure> mistake = check_key(key);
+    if (!mistake) {
+        mistake = check_ttl(ttl);
     }
-    throw to_error(std::is_same_v<Value, std::string> ? "get_text" : "get_raw", failure);
+    if (!mistake && !jsonb) {
+        mistake = jsonb.error();
+    }
+    auto lone = begin(std::move(spans), std::move(mistake), begun);
+    if (!lone.failure.code) {
+        lone.call =
+            std::make_shared<Call>(CallKind::put, std::move(key), begun.until.value_or(deadline()));
+        lone.call->jsonb = std::move(*jsonb);
+        lone.call->ttl = ttl;
+    }
+    return lone;
+}
+
+void CacheCore::end_put(LoneCall<CachePutSpan>& lone, Form form) const {
+    if (form == Form::text && lone.call && lone.call->settled() && !lone.call->value()) {
+        lone.call->value() = explain_text(lone.call->value().error());
+    }
+    const CallAnswer* answer = end(lone, form == Form::text ? "put_text" : "put_raw");
+    if (answer == nullptr) {
+        telemetry_->dropped_write();
+        return;
+    }
+    telemetry_->put();
+    lone.spans.record([&](CachePutSpan& span) { span.record_put(answer->size); });
+}
+
+LoneCall<CacheRemoveSpan> CacheCore::begin_remove(std::string key,
+                                                  Begun<CacheRemoveSpan> begun) const {
+    auto spans =
+        begun.spans ? std::move(*begun.spans) : open_remove_spans(telemetry_->observers, key);
+    auto lone = begin(std::move(spans), check_key(key), begun);
+    if (!lone.failure.code) {
+        lone.call = std::make_shared<Call>(CallKind::remove, std::move(key),
+                                           begun.until.value_or(deadline()));
+    }
+    return lone;
+}
+
+bool CacheCore::end_remove(LoneCall<CacheRemoveSpan>& lone) const {
+    const CallAnswer* answer = end(lone, "remove");
+    if (answer == nullptr) {
+        telemetry_->dropped_write();
+        return false;
+    }
+    telemetry_->removed();
+    lone.spans.record([](CacheRemoveSpan& span) { span.record_removed(); });
+    return answer->existed;
+}
+
+asio::awaitable<void> CacheCore::answer(Self self, std::shared_ptr<Call> call) {
+    auto answer =
+        Batcher::perform(self->batcher_, std::move(call), co_await asio::this_coro::executor);
+    co_await std::move(answer);
 }
 
 asio::awaitable<std::optional<json::object>> CacheCore::get(Self self, std::string key,
-                                                            std::string span_name,
-                                                            Begun<CacheGetSpan> begun) {
-    return look_up<json::object>(std::move(self), std::move(key), std::move(span_name),
-                                 std::move(begun));
+                                                            std::string span_name) {
+    auto lone = self->begin_get(Form::object, std::move(key), span_name);
+    if (lone.call) {
+        auto answer =
+            Batcher::perform(self->batcher_, lone.call, co_await asio::this_coro::executor);
+        co_await std::move(answer);
+    }
+    co_return self->end_get_raw(lone);
 }
 
 asio::awaitable<std::optional<std::string>> CacheCore::get_text(Self self, std::string key,
-                                                                std::string span_name,
-                                                                Begun<CacheGetSpan> begun) {
-    return look_up<std::string>(std::move(self), std::move(key), std::move(span_name),
-                                std::move(begun));
+                                                                std::string span_name) {
+    auto lone = self->begin_get(Form::text, std::move(key), span_name);
+    if (lone.call) {
+        auto answer =
+            Batcher::perform(self->batcher_, lone.call, co_await asio::this_coro::executor);
+        co_await std::move(answer);
+    }
+    co_return self->end_get_text(lone);
 }
 
 asio::awaitable<void> CacheCore::put(Self self, Form form, std::string key,
-                                     Result<std::string> jsonb, Duration ttl, std::string span_name,
-                                     Begun<CachePutSpan> begun) {
-    Spans<CachePutSpan> spans = begun.spans
-                                    ? std::move(*begun.spans)
-                                    : open_put_spans(self->telemetry_->observers, key, span_name);
-    Breaker::Pass pass = self->admit(begun);
-    Failure failure;
-    if (auto bad_key = check_key(key)) {
-        failure = std::move(*bad_key);
-    } else if (auto bad_ttl = check_ttl(ttl)) {
-        failure = std::move(*bad_ttl);
-    } else if (!jsonb) {
-        failure = jsonb.error();
-    } else if (auto why = obstacle(begun, pass)) {
-        failure = std::move(*why);
-    } else {
-        auto call = std::make_shared<Call>(CallKind::put, std::move(key),
-                                           begun.until.value_or(self->deadline()));
-        call->jsonb = std::move(*jsonb);
-        call->ttl = ttl;
-        if (!self->answered_blocking(call)) {
-            auto answer =
-                Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
-            co_await std::move(answer);
-        }
-        Result<CallAnswer>& result = call->value();
-        if (result) {
-            pass.succeeded();
-            self->telemetry_->put();
-            spans.record([&](CachePutSpan& span) { span.record_put(result->size); });
-            co_return;
-        }
-        failure = form == Form::text ? explain_text(result.error()) : result.error();
+                                     Result<std::string> jsonb, Duration ttl,
+                                     std::string span_name) {
+    auto lone = self->begin_put(std::move(key), std::move(jsonb), ttl, span_name);
+    if (lone.call) {
+        auto answer =
+            Batcher::perform(self->batcher_, lone.call, co_await asio::this_coro::executor);
+        co_await std::move(answer);
     }
-    if (self->failed(spans, pass, failure)) {
-        self->telemetry_->dropped_write();
-        co_return;
-    }
-    throw to_error(form == Form::text ? "put_text" : "put_raw", failure);
+    self->end_put(lone, form);
 }
 
-asio::awaitable<bool> CacheCore::remove(Self self, std::string key, Begun<CacheRemoveSpan> begun) {
-    Spans<CacheRemoveSpan> spans =
-        begun.spans ? std::move(*begun.spans) : open_remove_spans(self->telemetry_->observers, key);
-    Breaker::Pass pass = self->admit(begun);
-    Failure failure;
-    if (auto mistake = check_key(key)) {
-        failure = std::move(*mistake);
-    } else if (auto why = obstacle(begun, pass)) {
-        failure = std::move(*why);
-    } else {
-        auto call = std::make_shared<Call>(CallKind::remove, std::move(key),
-                                           begun.until.value_or(self->deadline()));
-        if (!self->answered_blocking(call)) {
-            auto answer =
-                Batcher::perform(self->batcher_, call, co_await asio::this_coro::executor);
-            co_await std::move(answer);
-        }
-        Result<CallAnswer>& result = call->value();
-        if (result) {
-            pass.succeeded();
-            self->telemetry_->removed();
-            spans.record([](CacheRemoveSpan& span) { span.record_removed(); });
-            co_return result->existed;
-        }
-        failure = result.error();
+asio::awaitable<bool> CacheCore::remove(Self self, std::string key) {
+    auto lone = self->begin_remove(std::move(key));
+    if (lone.call) {
+        auto answer =
+            Batcher::perform(self->batcher_, lone.call, co_await asio::this_coro::executor);
+        co_await std::move(answer);
     }
-    if (self->failed(spans, pass, failure)) {
-        self->telemetry_->dropped_write();
-        co_return false;
-    }
-    throw to_error("remove", failure);
+    co_return self->end_remove(lone);
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::delete_with(DeleteJob job,

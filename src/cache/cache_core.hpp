@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <psycache/async_postgres_cache.hpp>
@@ -15,6 +16,7 @@
 #include "async/job.hpp"
 #include "batching/batcher.hpp"
 #include "cache/breaker.hpp"
+#include "cache/lone_call.hpp"
 #include "cache/telemetry.hpp"
 #include "statements/table_statements.hpp"
 
@@ -73,18 +75,34 @@ class CacheCore {
                                                  const std::shared_ptr<Telemetry>& telemetry);
 
     static asio::awaitable<std::optional<json::object>> get(Self self, std::string key,
-                                                            std::string span_name,
-                                                            Begun<CacheGetSpan> begun = {});
+                                                            std::string span_name);
     static asio::awaitable<std::optional<std::string>> get_text(Self self, std::string key,
-                                                                std::string span_name,
-                                                                Begun<CacheGetSpan> begun = {});
+                                                                std::string span_name);
     /// @param form  what the caller gave.
     /// @param jsonb what was made of it: the value itself is not needed any more.
     static asio::awaitable<void> put(Self self, Form form, std::string key,
-                                     Result<std::string> jsonb, Duration ttl, std::string span_name,
-                                     Begun<CachePutSpan> begun = {});
-    static asio::awaitable<bool> remove(Self self, std::string key,
-                                        Begun<CacheRemoveSpan> begun = {});
+                                     Result<std::string> jsonb, Duration ttl,
+                                     std::string span_name);
+    static asio::awaitable<bool> remove(Self self, std::string key);
+
+    /// The same in pieces, for a lane, which needs no coroutine unless there is something to wait
+    /// for: what begins has its call answered before it ends.
+    LoneCall<CacheGetSpan> begin_get(Form form, std::string key, std::string_view span_name,
+                                     Begun<CacheGetSpan> begun = {}) const;
+    std::optional<json::object> end_get_raw(LoneCall<CacheGetSpan>& lone) const;
+    std::optional<std::string> end_get_text(LoneCall<CacheGetSpan>& lone) const;
+    LoneCall<CachePutSpan> begin_put(std::string key, Result<std::string> jsonb, Duration ttl,
+                                     std::string_view span_name,
+                                     Begun<CachePutSpan> begun = {}) const;
+    void end_put(LoneCall<CachePutSpan>& lone, Form form) const;
+    LoneCall<CacheRemoveSpan> begin_remove(std::string key,
+                                           Begun<CacheRemoveSpan> begun = {}) const;
+    bool end_remove(LoneCall<CacheRemoveSpan>& lone) const;
+    /// @returns whether the call has been answered in this thread, on a connection that was idle.
+    bool answered_blocking(const std::shared_ptr<Call>& call) const;
+    /// Waits for the answer.
+    static asio::awaitable<void> answer(Self self, std::shared_ptr<Call> call);
+
     static asio::awaitable<std::uint64_t> cleanup_expired(Self self,
                                                           Begun<CacheCleanupSpan> begun = {});
     static asio::awaitable<std::uint64_t> flush(Self self, Begun<CacheFlushSpan> begun = {});
@@ -130,15 +148,14 @@ class CacheCore {
     static std::optional<Failure> obstacle(Begun<Span>& begun, const Breaker::Pass& pass);
     template <class Span>
     bool failed(Spans<Span>& spans, Breaker::Pass& pass, const Failure& failure) const noexcept;
-    bool answered_blocking(const std::shared_ptr<Call>& call) const;
     void answer_blocking(Calls& calls) const;
 
-    template <class Value>
-    static asio::awaitable<std::optional<Value>> look_up(Self self, std::string key,
-                                                         std::string span_name,
-                                                         Begun<CacheGetSpan> begun);
-    template <class Value>
-    static std::optional<Value>& found(CallAnswer& answer) noexcept;
+    template <class Span>
+    LoneCall<Span> begin(Spans<Span> spans, std::optional<Failure> mistake,
+                         Begun<Span>& begun) const;
+    template <class Span>
+    CallAnswer* end(LoneCall<Span>& lone, std::string_view operation) const;
+    CallAnswer* end_get(LoneCall<CacheGetSpan>& lone, std::string_view operation) const;
     static asio::awaitable<Failure> perform_all(Self self, Calls calls);
 
     const std::shared_ptr<AsyncCachePool> pool_;

@@ -29,14 +29,13 @@ LanePool::Inside::~Inside() {
 
 void LanePool::Turn::call_ended(bool failed) {
     failed_ = failed;
-    bool finished = lane_->context.stopped();
-    if (!finished) {
-        try {
-            lane_->context.poll();
-            finished = lane_->context.stopped();
-        } catch (...) {
-            // Unfinished, then.
-        }
+    bool finished = false;
+    try {
+        lane_->context.restart();
+        lane_->context.poll();
+        finished = lane_->context.stopped();
+    } catch (...) {
+        // Unfinished, then.
     }
     if (!finished) {
         lane_.reset();

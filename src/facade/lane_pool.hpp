@@ -2,6 +2,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <condition_variable>
 #include <deque>
@@ -34,6 +35,14 @@ class LanePool {
     template <class T, class Span, class Open, class Start>
     T call(std::string_view operation, Open open, Start start);
 
+    /// Runs an operation on one key, which takes an event loop only if it has to wait for a
+    /// connection.
+    /// @param open  as above.
+    /// @param begin makes the LoneCall, from the lane's core and what has begun.
+    /// @param end   makes the result of it, or throws.
+    template <class T, class Span, class Open, class Begin, class End>
+    T call_lone(std::string_view operation, Open open, Begin begin, End end);
+
     std::shared_ptr<CleanupThread> start_cleanup(Duration interval);
     CacheStatistics statistics() const;
     /// @returns how many threads wait for a lane.
@@ -65,6 +74,9 @@ class LanePool {
         bool may_go = false;
     };
 
+    template <class Span, class Open>
+    CacheCore::Begun<Span> begin(std::string_view operation, Turn& turn, TimePoint until,
+                                 Open& open);
     Failure enter(TimePoint until, std::unique_ptr<Lane>& lane);
     bool wait_in_line(std::unique_lock<std::mutex>& lock, TimePoint until);
     void leave(std::unique_ptr<Lane> lane, bool failed) noexcept;
@@ -122,6 +134,9 @@ class LanePool::Turn {
 
     asio::io_context& context() const { return lane_->context; }
     const CacheCore::Self& core() const { return lane_->core; }
+    /// Runs the lane until @p done says so.
+    template <class Done>
+    void run(const Done& done);
     /// What a failed call left running would hold up the next call: the lane goes, with its
     /// connection.
     void call_ended(bool failed);
@@ -133,17 +148,15 @@ class LanePool::Turn {
     bool failed_ = false;
 };
 
-template <class T, class Span, class Open, class Start>
-T LanePool::call(std::string_view operation, Open open, Start start) {
-    const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
-    const Inside inside(*this, operation);
+template <class Span, class Open>
+CacheCore::Begun<Span> LanePool::begin(std::string_view operation, Turn& turn, TimePoint until,
+                                       Open& open) {
     if (forks_ != pg::forks()) {
         throw to_error(operation, forked_failure());
     }
     CacheCore::Begun<Span> begun(
         until, open(telemetry_->observers),
         breaker_ ? breaker_->admit(std::chrono::steady_clock::now()) : Breaker::Pass());
-    Turn turn(*this);
     // A call that is refused needs no connection: it does not wait for one.
     begun.obstacle = begun.pass->refusal();
     if (!begun.obstacle) {
@@ -154,24 +167,37 @@ T LanePool::call(std::string_view operation, Open open, Start start) {
     if (begun.obstacle) {
         turn.stay_outside();
     }
+    return begun;
+}
+
+template <class Done>
+void LanePool::Turn::run(const Done& done) {
+    // Only until the caller has its answer: a statement that hangs must not keep it.
+    while (!done() && lane_->context.run_one() != 0) {
+    }
+}
+
+template <class T, class Span, class Open, class Start>
+T LanePool::call(std::string_view operation, Open open, Start start) {
+    const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
+    const Inside inside(*this, operation);
+    Turn turn(*this);
+    CacheCore::Begun<Span> begun = begin<Span>(operation, turn, until, open);
     std::exception_ptr thrown;
     std::optional<T> value;
     bool done = false;
-    asio::io_context& context = turn.context();
-    context.restart();
-    asio::co_spawn(context, start(turn.core(), std::move(begun)),
-                   [&](std::exception_ptr error, T result) {
-                       done = true;
-                       if (error) {
-                           thrown = error;
-                       } else {
-                           value = std::move(result);
-                       }
-                   });
     try {
-        // Only until the caller has its answer: a statement that hangs must not keep it.
-        while (!done && context.run_one() != 0) {
-        }
+        turn.context().restart();
+        asio::co_spawn(turn.context(), start(turn.core(), std::move(begun)),
+                       [&](std::exception_ptr error, T result) {
+                           done = true;
+                           if (error) {
+                               thrown = error;
+                           } else {
+                               value = std::move(result);
+                           }
+                       });
+        turn.run([&] { return done; });
     } catch (...) {
         thrown = std::current_exception();
     }
@@ -181,6 +207,33 @@ T LanePool::call(std::string_view operation, Open open, Start start) {
     }
     if (!value) {
         throw to_error(operation, Failure(Errc::protocol_error));
+    }
+    return std::move(*value);
+}
+
+template <class T, class Span, class Open, class Begin, class End>
+T LanePool::call_lone(std::string_view operation, Open open, Begin begin_it, End end_it) {
+    const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
+    const Inside inside(*this, operation);
+    Turn turn(*this);
+    CacheCore::Begun<Span> begun = begin<Span>(operation, turn, until, open);
+    std::exception_ptr thrown;
+    std::optional<T> value;
+    try {
+        const CacheCore::Self& core = turn.core();
+        LoneCall<Span> lone = begin_it(*core, std::move(begun));
+        if (lone.call && !core->answered_blocking(lone.call)) {
+            turn.context().restart();
+            asio::co_spawn(turn.context(), CacheCore::answer(core, lone.call), asio::detached);
+            turn.run([&] { return lone.call->settled(); });
+        }
+        value.emplace(end_it(*core, lone));
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    turn.call_ended(thrown != nullptr);
+    if (thrown) {
+        std::rethrow_exception(thrown);
     }
     return std::move(*value);
 }
