@@ -17,16 +17,6 @@ namespace {
 /// system call, and finds nothing that the statement itself would not find a moment later.
 constexpr std::chrono::milliseconds too_short_to_die{1};
 
-/// Between attempts to connect.
-constexpr std::chrono::milliseconds shortest_pause{50};
-constexpr std::chrono::milliseconds longest_pause{1000};
-/// The same where trying again cannot help before somebody changes something.
-constexpr std::chrono::milliseconds longest_hopeless_pause{5000};
-
-bool is_hopeless(const Failure& failure) {
-    return failure.code == Errc::authentication_failed || failure.sqlstate == "3D000";
-}
-
 }  // namespace
 
 class PoolCore::Lease final : public LeaseState {
@@ -80,7 +70,7 @@ PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options,
       observers_(options_.instrumentations, options_.log),
       prepare_(std::make_shared<std::atomic<bool>>(options_.prepare_statements)),
       forsaken_(std::move(forsaken)),
-      backoff_(std::random_device()(), shortest_pause),
+      attempts_(std::random_device()()),
       dice_(std::random_device()()) {
     counters_.max_size = options_.max_size;
 }
@@ -180,14 +170,13 @@ void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& tim
         }
     });
     bool closed = false;
-    std::optional<Failure> hopeless;
+    std::shared_ptr<const Failure> hopeless;
     std::optional<Slot> missed;
     {
         const std::lock_guard lock(mutex_);
         closed = closed_;
-        if (!closed && open_ == 0 && connect_is_hopeless_ &&
-            Clock::now() < backoff_.next_attempt()) {
-            hopeless = last_connect_failure_;
+        if (!closed && open_ == 0 && attempts_.hopeless()) {
+            hopeless = attempts_.failure();
         }
         if (!closed && !hopeless) {
             waiters_.push_back(waiter);
@@ -204,7 +193,7 @@ void PoolCore::join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& tim
     if (closed) {
         waiter->settle(Failure(Errc::pool_closed));
     } else if (hopeless) {
-        waiter->settle(std::move(*hopeless));
+        waiter->settle(*hopeless);
     } else if (missed) {
         hand_over(std::move(*missed));
     } else {
@@ -218,10 +207,10 @@ Failure PoolCore::acquire_timeout() const {
         Errc::acquire_timed_out,
         "no connection became free in time (acquire_timeout): " + std::to_string(open_) + " of " +
             std::to_string(options_.max_size) + " are open");
-    if (last_connect_failure_) {
-        failure.cause += "; the last attempt to open one failed: " + last_connect_failure_->cause;
-        failure.sqlstate = last_connect_failure_->sqlstate;
-        failure.server_message = last_connect_failure_->server_message;
+    if (const auto& refused = attempts_.failure()) {
+        failure.cause += "; the last attempt to open one failed: " + refused->cause;
+        failure.sqlstate = refused->sqlstate;
+        failure.server_message = refused->server_message;
     }
     return failure;
 }
@@ -328,7 +317,7 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
             // Deciding to stop and letting go of the turn are one step: whoever joins the line
             // after it starts a turn of its own.
             const std::lock_guard lock(self->mutex_);
-            not_before = self->backoff_.next_attempt();
+            not_before = self->attempts_.next();
             if (!self->wanted()) {
                 self->connecting_ = false;
                 turn.done();
@@ -343,12 +332,13 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
             co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
             continue;
         }
+        const auto began = Clock::now();
         std::unique_ptr<pg::Connection> connection;
         Failure failure;
         try {
-            auto result = co_await pg::Connection::open(
-                self->executor_, self->options_.dsn, Clock::now() + self->options_.connect_timeout,
-                self->prepare_);
+            auto result = co_await pg::Connection::open(self->executor_, self->options_.dsn,
+                                                        began + self->options_.connect_timeout,
+                                                        self->prepare_);
             if (result) {
                 connection = std::move(*result);
             } else {
@@ -362,7 +352,7 @@ asio::awaitable<void> PoolCore::open_connections(std::shared_ptr<PoolCore> self,
             co_await self->cancel_forsaken(*connection);
             self->opened(std::move(connection));
         } else {
-            self->open_failed(failure);
+            self->open_failed(began, failure);
         }
     }
 }
@@ -396,9 +386,7 @@ void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
     slot.idle_since = Clock::now();
     {
         const std::lock_guard lock(mutex_);
-        backoff_.succeeded();
-        connect_is_hopeless_ = false;
-        last_connect_failure_.reset();
+        attempts_.succeeded();
         ++open_;
         ++counters_.connects;
         slot.retire_at = retirement();
@@ -407,15 +395,12 @@ void PoolCore::opened(std::unique_ptr<pg::Connection> connection) {
     hand_over(std::move(slot));
 }
 
-void PoolCore::open_failed(const Failure& failure) {
+void PoolCore::open_failed(Clock::time_point began, const Failure& failure) {
     std::deque<std::shared_ptr<Waiter>> disappointed;
     {
         const std::lock_guard lock(mutex_);
-        connect_is_hopeless_ = is_hopeless(failure);
-        backoff_.failed(Clock::now(),
-                        connect_is_hopeless_ ? longest_hopeless_pause : longest_pause);
+        attempts_.failed(began, failure);
         ++counters_.connect_failures;
-        last_connect_failure_ = failure;
         // With connections open, the waiters get those as they come back.
         if (open_ == 0) {
             disappointed.swap(waiters_);

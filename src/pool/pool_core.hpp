@@ -15,7 +15,7 @@
 #include "failure.hpp"
 #include "observers.hpp"
 #include "pg/connection.hpp"
-#include "pool/backoff.hpp"
+#include "pool/attempts.hpp"
 #include "pool/forsaken.hpp"
 
 namespace psycache::detail {
@@ -70,7 +70,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     static asio::awaitable<void> open_connections(std::shared_ptr<PoolCore> self, ConnectTurn turn);
     asio::awaitable<void> cancel_forsaken(pg::Connection& connection);
     void opened(std::unique_ptr<pg::Connection> connection);
-    void open_failed(const Failure& failure);
+    void open_failed(Clock::time_point began, const Failure& failure);
     bool wanted() const noexcept;
     Clock::time_point retirement();
     PoolChange numbers() const noexcept;
@@ -92,9 +92,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     std::size_t open_ = 0;  // idle and lent
     bool connecting_ = false;
     bool closed_ = false;
-    Backoff backoff_;
-    std::optional<Failure> last_connect_failure_;
-    bool connect_is_hopeless_ = false;  // until the next attempt: the set-up has to change first
+    Attempts attempts_;
     std::minstd_rand dice_;
     PoolStatistics counters_;
     PoolChange shown_;  // what the observers have been told, summed up
