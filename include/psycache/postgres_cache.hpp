@@ -30,7 +30,9 @@ class LanePool;
 /// asynchronous call on it in the calling thread: no hand-over to another thread. Up to
 /// `PoolOptions::max_size` threads run at the same time; further ones wait for a lane, first come,
 /// first served, within the deadline of their call. A lane whose call timed out is thrown away with
-/// its connection.
+/// its connection. A thread that could open a connection waits for one of the others instead while
+/// the server gives no more of them; while the server is away one thread at a time tries, with a
+/// pause that grows from 50 ms to 1 s, and all who wait learn why its attempt failed.
 ///
 /// Values, errors and effects in the database are those of AsyncPostgresCache; what can be
 /// cancelled there cannot here. Calls of different threads do not share statements: a server that

@@ -17,11 +17,17 @@
 
 #include "cache/cache_core.hpp"
 #include "facade/cleanup_thread.hpp"
+#include "pool/attempts.hpp"
 
 namespace psycache::detail {
 
 /// The lanes of a PostgresCache: each an io_context with a connection of its own, on which one
 /// blocking call at a time runs in its caller's thread.
+///
+/// A call gets a lane that has its connection, or opens one itself where there is room. Once an
+/// attempt to open one has failed, the next one is made after a pause and by one thread; meanwhile
+/// calls wait for the lanes that are there. Where there are none, the failure is that of all who
+/// wait.
 class LanePool {
   public:
     /// @param most    how many lanes there may be.
@@ -50,35 +56,51 @@ class LanePool {
 
   private:
     struct Lane {
-        explicit Lane(const LanePool& pool)
-            : core(std::make_shared<CacheCore>(pool.make_pool_(context.get_executor()),
-                                               pool.options_, pool.telemetry_, pool.breaker_,
-                                               CacheCore::Serves::one_call)) {}
+        explicit Lane(const LanePool& lanes);
+        /// Opens the connection, if it is to be kept. @returns no code, or why there is none.
+        Failure open(TimePoint until);
         /// @returns whether a connection is open, as far as can be told.
-        bool connected() const {
-            const auto pool = core->pool_statistics();
-            return !pool || pool->open > 0;
-        }
+        bool connected() const { return !own || own->statistics().open > 0; }
 
         asio::io_context context{1};
-        std::shared_ptr<CacheCore> core;
+        const std::shared_ptr<AsyncCachePool> pool;
+        const ConnectionPool* const own;  // the pool, unless it is an application's
+        const std::shared_ptr<CacheCore> core;
     };
 
     /// One use of a lane; gives it back, or throws it away when work was left on it.
     class Turn;
     /// Marks the thread as being inside a call, and refuses a second one.
     class Inside;
+    /// What has become of a thread that needs a lane: it got one, or the right to open one, or the
+    /// reason why there is none; or nothing yet. Lanes and rights are counted already.
+    struct Place {
+        bool decided() const noexcept { return lane || may_open || failure; }
+
+        std::unique_ptr<Lane> lane;
+        bool may_open = false;
+        std::shared_ptr<const Failure> failure;
+    };
     /// A thread that waits for a lane.
     struct Waiting {
         std::condition_variable called;
-        bool may_go = false;
+        Place place;
     };
+    enum class Stand { first, last };
+    using Lock = std::unique_lock<std::mutex>;
 
     template <class Span, class Open>
     CacheCore::Begun<Span> begin(std::string_view operation, Turn& turn, TimePoint until,
                                  Open& open);
     Failure enter(TimePoint until, std::unique_ptr<Lane>& lane);
-    bool wait_in_line(std::unique_lock<std::mutex>& lock, TimePoint until);
+    Failure get_lane(Lock& lock, TimePoint until, Place place, std::unique_ptr<Lane>& lane);
+    Place find_place() noexcept;
+    Place wait_in_line(Lock& lock, TimePoint until, Stand stand);
+    void serve_line() noexcept;
+    void wake_first() noexcept;
+    Failure open_lane(Lock& lock, TimePoint until, std::unique_ptr<Lane>& lane);
+    bool keeps_line_waiting(const Failure& failure) const noexcept;
+    std::shared_ptr<const Failure> too_late() const;
     void leave(std::unique_ptr<Lane> lane, bool failed) noexcept;
     std::unique_ptr<Lane> outside_lane();
     void leave_outside(std::unique_ptr<Lane> lane) noexcept;
@@ -92,9 +114,11 @@ class LanePool {
     const std::shared_ptr<Breaker> breaker_;
 
     mutable std::mutex mutex_;
-    std::vector<std::unique_ptr<Lane>> idle_;
+    std::vector<std::unique_ptr<Lane>> idle_;     // has room for all lanes there are
     std::vector<std::unique_ptr<Lane>> outside_;  // never connected: for calls that fail at once
-    std::size_t busy_ = 0;
+    std::size_t busy_ = 0;                        // lanes with a connection that calls have
+    std::size_t opening_ = 0;                     // lanes whose connection is being opened
+    Attempts attempts_;
     std::deque<Waiting*> line_;
 };
 

@@ -270,7 +270,34 @@ TEST_CASE("Lanes whose calls timed out leak no connection and no descriptor") {
     CHECK(open_descriptors() <= descriptors + 16);
 }
 
-TEST_CASE("A lane that failed to connect is used again") {
+TEST_CASE("Threads that wait for a lane hear why none can be opened") {
+    const auto most = GENERATE(std::size_t{1}, std::size_t{3});
+    CAPTURE(most);
+    PoolOptions pool;
+    pool.dsn = "host=127.0.0.1 port=1 user=x dbname=x";
+    pool.max_size = most;
+    CacheOptions options;
+    options.timeout = 15s;
+    PostgresCache cache(pool, options);
+    // The pauses between the attempts grow: one for each thread would last beyond the deadline.
+    for (int round = 0; round < 4; ++round) {
+        std::atomic<int> refused = 0;
+        const auto started = Clock::now();
+        CHECK(in_threads(24, [&](int) {
+                  refused +=
+                      failure_of([&] { cache.get_raw("key"); }).code() == Errc::connect_failed ? 1
+                                                                                               : 0;
+              }).empty());
+        CHECK(refused == 24);
+        CHECK(Clock::now() - started < 5s);
+    }
+    const auto now = cache.pool_statistics();
+    CHECK(now->connect_failures <= 3 * most + 6);
+    CHECK(now->waiting == 0);
+    CHECK(now->open == 0);
+}
+
+TEST_CASE("A lane that failed to connect leaves nothing behind") {
     PoolOptions pool;
     pool.dsn = "host=127.0.0.1 port=1 user=x dbname=x";
     pool.max_size = 1;
