@@ -192,7 +192,7 @@ Call::Waiting<Batcher::Submission> Batcher::perform(std::shared_ptr<Batcher> sel
     return Call::wait(std::move(call), Submission{std::move(self), std::move(fallback)});
 }
 
-bool Batcher::perform_blocking(const Calls& calls) {
+bool Batcher::perform_blocking(CallSpan calls) {
     ConnectionLease lease = detail::borrow_idle(*pool_, *observers_);
     if (!lease) {
         return false;

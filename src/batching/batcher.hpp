@@ -88,7 +88,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     /// Runs calls of one kind as one statement in the calling thread, if that takes no waiting for
     /// a connection.
     /// @returns whether they have been answered; if not, they may be performed as usual.
-    bool perform_blocking(const Calls& calls);
+    bool perform_blocking(CallSpan calls);
 
     /// The caller of @p call lost patience.
     void abandon(Call& call, asio::cancellation_type type);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -107,5 +108,6 @@ class Call final : public Completion<Result<CallAnswer>> {
 };
 
 using Calls = std::vector<std::shared_ptr<Call>>;
+using CallSpan = std::span<const std::shared_ptr<Call>>;
 
 }  // namespace psycache

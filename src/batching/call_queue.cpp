@@ -19,6 +19,12 @@ bool CallQueue::push(std::shared_ptr<Call> call, std::size_t others) {
 void CallQueue::push_back(std::shared_ptr<Call> call) {
     auto& line = lines_[static_cast<std::size_t>(call->kind)];
     line.push_back(Entry{std::move(call), tickets_++});
+    ++size_;
+}
+
+void CallQueue::pop(std::deque<Entry>& line) noexcept {
+    line.pop_front();
+    --size_;
 }
 
 std::size_t CallQueue::share(std::size_t waiting, CallKind kind, Take take) const noexcept {
@@ -37,7 +43,7 @@ Calls CallQueue::next_group(Take take, Serve serve) {
             continue;
         }
         while (!line.empty() && line.front().call->settled()) {
-            line.pop_front();
+            pop(line);
         }
         if (!line.empty() &&
             (longest == nullptr || line.front().ticket < longest->front().ticket)) {
@@ -49,6 +55,7 @@ Calls CallQueue::next_group(Take take, Serve serve) {
         return group;
     }
     const std::size_t most = share(longest->size(), longest->front().call->kind, take);
+    group.reserve(std::min(most, longest->size()));
     std::size_t bytes = 0;
     while (!longest->empty() && group.size() < limits_.calls) {
         std::shared_ptr<Call>& next = longest->front().call;
@@ -64,17 +71,13 @@ Calls CallQueue::next_group(Take take, Serve serve) {
             bytes += next->bytes();
             group.push_back(std::move(next));
             if (large) {
-                longest->pop_front();
+                pop(*longest);
                 break;
             }
         }
-        longest->pop_front();
+        pop(*longest);
     }
     return group;
-}
-
-std::size_t CallQueue::size() const noexcept {
-    return lines_[0].size() + lines_[1].size() + lines_[2].size();
 }
 
 Calls CallQueue::take_all() {
@@ -85,12 +88,13 @@ Calls CallQueue::take_all() {
         }
         line.clear();
     }
+    size_ = 0;
     return all;
 }
 
 void CallQueue::drop_settled() {
     for (auto& line : lines_) {
-        std::erase_if(line, [](const Entry& entry) { return entry.call->settled(); });
+        size_ -= std::erase_if(line, [](const Entry& entry) { return entry.call->settled(); });
     }
 }
 

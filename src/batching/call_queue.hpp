@@ -52,8 +52,8 @@ class CallQueue {
     /// the calls of one owner are not parted while they fit.
     Calls next_group(Take take, Serve serve = Serve::all);
 
-    std::size_t size() const noexcept;
-    bool empty() const noexcept { return size() == 0; }
+    std::size_t size() const noexcept { return size_; }
+    bool empty() const noexcept { return size_ == 0; }
 
     /// Takes everything out.
     Calls take_all();
@@ -64,6 +64,7 @@ class CallQueue {
         std::uint64_t ticket;
     };
 
+    void pop(std::deque<Entry>& line) noexcept;
     void drop_settled();
     std::size_t share(std::size_t waiting, CallKind kind, Take take) const noexcept;
 
@@ -71,6 +72,7 @@ class CallQueue {
     const std::size_t capacity_;
     std::uint64_t tickets_ = 0;
     std::array<std::deque<Entry>, 3> lines_;  // by CallKind
+    std::size_t size_ = 0;                    // of all lines
 };
 
 /// Calls that have not been answered, by deadline. Most have the same time-out, so that they come

@@ -31,7 +31,7 @@ Result<CallAnswer> hit(const Call& call, std::string_view jsonb, std::size_t siz
 
 }  // namespace
 
-GroupStatement::GroupStatement(const TableStatements& statements, const Calls& calls,
+GroupStatement::GroupStatement(const TableStatements& statements, CallSpan calls,
                                std::chrono::milliseconds lock_limit)
     : statements_(statements), calls_(calls), kind_(calls.front()->kind) {
     if (calls.size() == 1) {
@@ -48,7 +48,7 @@ GroupStatement::GroupStatement(const TableStatements& statements, const Calls& c
 }
 
 void GroupStatement::sort() {
-    const Calls& calls = calls_;
+    const CallSpan calls = calls_;
     order_.resize(calls.size());
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     std::stable_sort(order_.begin(), order_.end(),
@@ -117,7 +117,7 @@ void GroupStatement::many() {
 void GroupStatement::answer(const pg::Rows& rows, const Deliver& deliver) const {
     switch (kind_) {
         case CallKind::get:
-            return answer_gets(rows, deliver);
+            return calls_.size() == 1 ? answer_get(rows, deliver) : answer_gets(rows, deliver);
         case CallKind::put:
             return answer_puts(rows, deliver);
         case CallKind::remove:
@@ -125,21 +125,27 @@ void GroupStatement::answer(const pg::Rows& rows, const Deliver& deliver) const 
     }
 }
 
+void GroupStatement::answer_get(const pg::Rows& rows, const Deliver& deliver) const {
+    if (rows.size() == 0) {
+        return deliver(0, CallAnswer());
+    }
+    const auto size = statements_.sizes ? static_cast<std::size_t>(rows.integer(0, 1)) : 0;
+    deliver(0, hit(*calls_.front(), rows.bytes(0, 0), size));
+}
+
 void GroupStatement::answer_gets(const pg::Rows& rows, const Deliver& deliver) const {
-    const std::size_t first_column = calls_.size() == 1 ? 0 : 1;
     // Rows come in no order, and none comes for a miss.
     std::vector<bool> found(runs_.size());
     for (std::size_t row = 0; row < rows.size(); ++row) {
-        const std::size_t run_number =
-            first_column == 0 ? 0 : static_cast<std::size_t>(rows.integer(row, 0)) - 1;
+        const auto run_number = static_cast<std::size_t>(rows.integer(row, 0)) - 1;
         if (run_number >= runs_.size() || found[run_number]) {
             continue;
         }
         found[run_number] = true;
         const std::size_t size =
-            statements_.sizes ? static_cast<std::size_t>(rows.integer(row, first_column + 1)) : 0;
+            statements_.sizes ? static_cast<std::size_t>(rows.integer(row, 2)) : 0;
         const Run& run = runs_[run_number];
-        const std::string_view jsonb = rows.bytes(row, first_column);
+        const std::string_view jsonb = rows.bytes(row, 1);
         // Read once for each way in which it is wanted.
         std::optional<Result<CallAnswer>> as_object;
         for (std::size_t i = run.begin; i < run.end; ++i) {

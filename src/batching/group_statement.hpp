@@ -14,11 +14,11 @@ namespace psycache {
 /// answer. No I/O.
 class GroupStatement {
   public:
-    /// @param calls      not empty, of one kind; their keys and values are borrowed until the
-    ///                   statement was sent. They are sorted by key: equal keys are asked for once;
+    /// @param calls      not empty, of one kind; they are borrowed as long as this lives. They are
+    /// sorted by key: equal keys are asked for once;
     ///                   of several puts of a key the last one is stored, for all of them.
     /// @param lock_limit how long a write waits for a locked row; more than zero.
-    GroupStatement(const TableStatements& statements, const Calls& calls,
+    GroupStatement(const TableStatements& statements, CallSpan calls,
                    std::chrono::milliseconds lock_limit);
 
     const pg::Statement& statement() const noexcept { return *statement_; }
@@ -34,6 +34,7 @@ class GroupStatement {
     void sort();
     void one(const Call& call);
     void many();
+    void answer_get(const pg::Rows& rows, const Deliver& deliver) const;
     void answer_gets(const pg::Rows& rows, const Deliver& deliver) const;
     void answer_puts(const pg::Rows& rows, const Deliver& deliver) const;
     void answer_removes(const pg::Rows& rows, const Deliver& deliver) const;
@@ -48,7 +49,7 @@ class GroupStatement {
     const Run* find(std::string_view key) const;
 
     const TableStatements& statements_;
-    const Calls& calls_;
+    const CallSpan calls_;
     const CallKind kind_;
     // Room for a lone call without allocating.
     boost::container::small_vector<std::size_t, 1> order_;  // of calls_, by key, then as they came

@@ -66,7 +66,7 @@ std::shared_ptr<Breaker> CacheCore::make_breaker(const CacheOptions& options,
 }
 
 bool CacheCore::answered_blocking(const std::shared_ptr<Call>& call) const {
-    return batcher_->perform_blocking(Calls(1, call));
+    return batcher_->perform_blocking(CallSpan(&call, 1));
 }
 
 asio::awaitable<Result<std::uint64_t>> CacheCore::perform_job(

@@ -28,18 +28,34 @@ LanePool::Inside::~Inside() {
     innermost = outer_;
 }
 
-void LanePool::Turn::call_ended(bool failed) {
-    failed_ = failed;
-    bool finished = false;
+LanePool::Turn::~Turn() {
+    if (lane_ && !finished()) {
+        lane_.reset();
+    }
+    if (entered_) {
+        pool_.leave(std::move(lane_), failed_);
+    } else if (lane_) {
+        pool_.leave_outside(std::move(lane_));
+    }
+}
+
+asio::io_context& LanePool::Turn::context() {
+    used_ = true;
+    lane_->context.restart();
+    return lane_->context;
+}
+
+/// @returns whether nothing is left on the lane.
+bool LanePool::Turn::finished() noexcept {
+    if (!used_) {
+        return true;
+    }
     try {
         lane_->context.restart();
         lane_->context.poll();
-        finished = lane_->context.stopped();
+        return lane_->context.stopped();
     } catch (...) {
-        // Unfinished, then.
-    }
-    if (!finished) {
-        lane_.reset();
+        return false;
     }
 }
 

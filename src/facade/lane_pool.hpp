@@ -139,13 +139,9 @@ class LanePool::Turn {
     explicit Turn(LanePool& pool) : pool_(pool) {}
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
-    ~Turn() {
-        if (entered_) {
-            pool_.leave(std::move(lane_), failed_);
-        } else if (lane_) {
-            pool_.leave_outside(std::move(lane_));
-        }
-    }
+    /// What an unfinished call left running would hold up the next one: its lane goes, with its
+    /// connection.
+    ~Turn();
 
     /// @returns no code when a lane is there, else why there is none.
     Failure enter(TimePoint until) {
@@ -156,20 +152,23 @@ class LanePool::Turn {
     /// Takes a lane for a call that needs no connection; it is not one of those that are counted.
     void stay_outside() { lane_ = pool_.outside_lane(); }
 
-    asio::io_context& context() const { return lane_->context; }
     const CacheCore::Self& core() const { return lane_->core; }
+    /// @returns the lane's context, to start something on it.
+    asio::io_context& context();
     /// Runs the lane until @p done says so.
     template <class Done>
     void run(const Done& done);
-    /// What a failed call left running would hold up the next call: the lane goes, with its
-    /// connection.
-    void call_ended(bool failed);
+    /// The call has ended well. Otherwise its lane may have no connection any more.
+    void succeeded() noexcept { failed_ = false; }
 
   private:
+    bool finished() noexcept;
+
     LanePool& pool_;
     std::unique_ptr<Lane> lane_;
     bool entered_ = false;
-    bool failed_ = false;
+    bool used_ = false;  // the context, by this call
+    bool failed_ = true;
 };
 
 template <class Span, class Open>
@@ -205,33 +204,29 @@ template <class T, class Span, class Open, class Start>
 T LanePool::call(std::string_view operation, Open open, Start start) {
     const TimePoint until = std::chrono::steady_clock::now() + options_.timeout;
     const Inside inside(*this, operation);
-    Turn turn(*this);
-    CacheCore::Begun<Span> begun = begin<Span>(operation, turn, until, open);
+    // Before the turn: what is left on the lane may still run when the turn ends.
     std::exception_ptr thrown;
     std::optional<T> value;
     bool done = false;
-    try {
-        turn.context().restart();
-        asio::co_spawn(turn.context(), start(turn.core(), std::move(begun)),
-                       [&](std::exception_ptr error, T result) {
-                           done = true;
-                           if (error) {
-                               thrown = error;
-                           } else {
-                               value = std::move(result);
-                           }
-                       });
-        turn.run([&] { return done; });
-    } catch (...) {
-        thrown = std::current_exception();
-    }
-    turn.call_ended(thrown != nullptr);
+    Turn turn(*this);
+    CacheCore::Begun<Span> begun = begin<Span>(operation, turn, until, open);
+    asio::co_spawn(turn.context(), start(turn.core(), std::move(begun)),
+                   [&](std::exception_ptr error, T result) {
+                       done = true;
+                       if (error) {
+                           thrown = error;
+                       } else {
+                           value = std::move(result);
+                       }
+                   });
+    turn.run([&] { return done; });
     if (thrown) {
         std::rethrow_exception(thrown);
     }
     if (!value) {
         throw to_error(operation, Failure(Errc::protocol_error));
     }
+    turn.succeeded();
     return std::move(*value);
 }
 
@@ -241,25 +236,15 @@ T LanePool::call_lone(std::string_view operation, Open open, Begin begin_it, End
     const Inside inside(*this, operation);
     Turn turn(*this);
     CacheCore::Begun<Span> begun = begin<Span>(operation, turn, until, open);
-    std::exception_ptr thrown;
-    std::optional<T> value;
-    try {
-        const CacheCore::Self& core = turn.core();
-        LoneCall<Span> lone = begin_it(*core, std::move(begun));
-        if (lone.call && !core->answered_blocking(lone.call)) {
-            turn.context().restart();
-            asio::co_spawn(turn.context(), CacheCore::answer(core, lone.call), asio::detached);
-            turn.run([&] { return lone.call->settled(); });
-        }
-        value.emplace(end_it(*core, lone));
-    } catch (...) {
-        thrown = std::current_exception();
+    const CacheCore::Self& core = turn.core();
+    LoneCall<Span> lone = begin_it(*core, std::move(begun));
+    if (lone.call && !core->answered_blocking(lone.call)) {
+        asio::co_spawn(turn.context(), CacheCore::answer(core, lone.call), asio::detached);
+        turn.run([&] { return lone.call->settled(); });
     }
-    turn.call_ended(thrown != nullptr);
-    if (thrown) {
-        std::rethrow_exception(thrown);
-    }
-    return std::move(*value);
+    T result = end_it(*core, lone);
+    turn.succeeded();
+    return result;
 }
 
 }  // namespace psycache::detail
