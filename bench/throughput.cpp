@@ -66,6 +66,8 @@ Workloads, on 10,000 keys (2,000 of 16 KiB), values as JSON objects; and with ho
                       statements through pgbench 8; redis-benchmark 1 8 16 64 256, -P 16 with 1 16 64;
                       hiredis 1, and one connection with 64 commands outstanding
   + get hit, 200 B, on two cores: the lone callers of the above once more
+  + get hit, 200 B, callers that work 20 us between two calls: psycache async 64 with one thread, with two
+                      on one io_context, with two that have one each; blocking 8; libpq 8
   + put, 200 B        overwrites: about the same
   get hit, Zipf       exponent 0.99 (pgbench: 1.001, the least it takes)
   get miss, mix 90/10 of gets and puts, 64 keys in one call, values as text

@@ -29,12 +29,17 @@ class BlockingContender : public Contender {
             }
             check(session->get(data_.hits()[last]), "get hit");
             check(!session->get(key_of(miss_digit, last)), "get miss");
+            check(session->get_many({data_.hits()[0], data_.hits()[last]}) == 2, "get many");
             json::object changed = data_.put_value();
             changed["name"] = "Grace Hopper";
             session->put(data_.puts()[last], changed);
             check(session->read(data_.puts()[last]) == changed, "another value than was put");
             session->put(data_.puts()[last], data_.put_value());
             check(session->read(data_.puts()[last]) == data_.put_value(), "put");
+            session->put_many({data_.puts()[0], data_.puts()[last]}, changed);
+            check(session->read(data_.puts()[0]) == changed, "put many");
+            session->put_many({data_.puts()[0], data_.puts()[last]}, data_.put_value());
+            check(session->read(data_.puts()[last]) == data_.put_value(), "put many");
         }
     }
 
@@ -77,7 +82,7 @@ class BlockingContender : public Contender {
             call(session, choice);
             const auto now = Clock::now();
             histogram.record(now - start);
-            start = now;
+            start = workload_.own_work.count() > 0 ? work_for(workload_.own_work) : now;
         }
     }
 

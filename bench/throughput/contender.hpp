@@ -35,6 +35,8 @@ struct Workload {
     std::size_t value_size = 0;
     bool miss = false;
     bool zipf = false;
+    /// What each caller does by itself between two calls: it keeps a core busy.
+    std::chrono::microseconds own_work{0};
 
     /// Keys that one call reads or writes.
     std::size_t keys_per_call() const {

@@ -22,8 +22,14 @@ struct Arena {
 /// The connections that psycache's pool opens at most, by default.
 std::size_t default_pool_size();
 
+/// What runs the callers of AsyncPostgresCache: each io_context has a cache of its own.
+struct Runners {
+    std::size_t contexts = 1;
+    std::size_t threads = 1;  // of each context
+};
 std::unique_ptr<Contender> psycache_async(const Arena& arena, const Data& data,
-                                          const Workload& workload, std::size_t callers);
+                                          const Workload& workload, std::size_t callers,
+                                          Runners runners);
 std::unique_ptr<Contender> psycache_blocking(const Arena& arena, const Data& data,
                                              const Workload& workload, std::size_t threads);
 

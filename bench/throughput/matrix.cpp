@@ -17,7 +17,12 @@ class Builder {
     }
 
     Builder& async(std::initializer_list<std::size_t> callers) {
-        return each(async_name, callers, psycache_async);
+        return async(async_name, callers, Runners());
+    }
+    /// Two threads, on one io_context or on one each.
+    Builder& async_on_threads(std::initializer_list<std::size_t> callers) {
+        return async(threads_name, callers, Runners{1, 2})
+            .async(contexts_name, callers, Runners{2, 1});
     }
     Builder& blocking(std::initializer_list<std::size_t> threads) {
         return each(blocking_name, threads, psycache_blocking);
@@ -79,6 +84,14 @@ class Builder {
     operator Group() const { return group_; }
 
   private:
+    Builder& async(const char* name, std::initializer_list<std::size_t> callers, Runners runners) {
+        return each(name, callers,
+                    [runners](const Arena& arena, const Data& data, const Workload& workload,
+                              std::size_t count) {
+                        return psycache_async(arena, data, workload, count, runners);
+                    });
+    }
+
     template <class Make>
     Builder& each(const char* name, std::initializer_list<std::size_t> callers, Make make) {
         for (const std::size_t count : callers) {
@@ -109,6 +122,13 @@ Workload workload(std::string name, Operation operation) {
     return result;
 }
 
+/// Calls of servers that have other things to do as well.
+Workload busy() {
+    Workload result = workload(get_busy_name, Operation::get);
+    result.own_work = std::chrono::microseconds(20);
+    return result;
+}
+
 std::vector<Group> small_matrix(const Arena& arena, const Data& data) {
     std::vector<Group> groups;
     groups.push_back(Builder(arena, data, workload(get_name, Operation::get), true)
@@ -122,14 +142,17 @@ std::vector<Group> small_matrix(const Arena& arena, const Data& data) {
                          .blocking({1})
                          .libpq({1})
                          .pqxx({1}));
+    groups.push_back(Builder(arena, data, busy(), true).async({8}).async_on_threads({8}));
     groups.push_back(
         Builder(arena, data, workload("mix 90/10", Operation::mix), false).async({8}).libpq({2}));
     groups.push_back(
         Builder(arena, data, workload("get 64 keys at once", Operation::get_many), false)
-            .async({2}));
+            .async({2})
+            .blocking({1}));
     groups.push_back(
         Builder(arena, data, workload("put 64 keys at once", Operation::put_many), false)
-            .async({2}));
+            .async({2})
+            .blocking({1}));
     groups.push_back(
         Builder(arena, data, workload("get as text", Operation::get_text), false).async({8}));
     groups.push_back(
@@ -169,6 +192,7 @@ std::vector<Group> whole_matrix(const Arena& arena,
     std::vector<Group> groups;
     groups.push_back(Builder(arena, data, workload(get_name, Operation::get), true)
                          .async({1, 8, 64, 256})
+                         .async_on_threads({64})
                          .blocking({1, 8})
                          .libpq({1, 8})
                          .libpq({1}, Parse::no)
@@ -190,6 +214,11 @@ std::vector<Group> whole_matrix(const Arena& arena,
                          .redis({1})
                          .hiredis()
                          .apart());
+    groups.push_back(Builder(arena, data, busy(), true)
+                         .async({64})
+                         .async_on_threads({64})
+                         .blocking({8})
+                         .libpq({8}));
     groups.push_back(Builder(arena, data, workload(put_name, Operation::put), true)
                          .async({1, 8, 64, 256})
                          .blocking({1, 8})
@@ -227,12 +256,14 @@ std::vector<Group> whole_matrix(const Arena& arena,
     groups.push_back(
         Builder(arena, data, workload("get 64 keys at once", Operation::get_many), false)
             .async({1, 8})
+            .blocking({1})
             .generated({pool})
             .redis({1})
             .hiredis());
     groups.push_back(
         Builder(arena, data, workload("put 64 keys at once", Operation::put_many), false)
             .async({1, 8})
+            .blocking({1})
             .generated({pool})
             .redis({1}));
     groups.push_back(Builder(arena, data, workload("get as text", Operation::get_text), false)

@@ -18,6 +18,8 @@ namespace bench {
 
 // How the contenders are called, wherever they are looked up.
 inline constexpr const char* async_name = "psycache async";
+inline constexpr const char* threads_name = "psycache async, 2 threads";
+inline constexpr const char* contexts_name = "psycache async, 2 contexts";
 inline constexpr const char* blocking_name = "psycache blocking";
 inline constexpr const char* libpq_name = "libpq + JSON";
 inline constexpr const char* libpq_text_name = "libpq, JSON not parsed";
@@ -35,6 +37,7 @@ inline constexpr const char* hiredis_batch_name = "hiredis + JSON, MGET";
 
 inline constexpr const char* get_name = "get hit";
 inline constexpr const char* get_apart_name = "get hit, on two cores";
+inline constexpr const char* get_busy_name = "get hit, callers that work 20 us";
 inline constexpr const char* put_name = "put";
 
 /// One contender with one workload, and what was measured of it.

@@ -18,6 +18,16 @@ inline Percentiles percentiles(const Histogram& histogram) {
     return result;
 }
 
+/// Keeps this core busy for so long. @returns the time at its end.
+inline Clock::time_point work_for(std::chrono::microseconds time) {
+    const auto start = Clock::now();
+    auto now = start;
+    while (now - start < time) {
+        now = Clock::now();
+    }
+    return now;
+}
+
 /// Runs work(histogram), which records the latency of each call.
 template <class Work>
 Sample measured(const ServerCpu& server, const Workload& workload, Work&& work) {

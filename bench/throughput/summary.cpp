@@ -166,6 +166,13 @@ std::vector<Bar> bars(const Results& results, std::size_t value_size) {
         all.push_back(shown("64 callers: puts / pgbench prepared, " + connections(other),
                             ratio(async_put, put(pgbench_name, other), rate_of)));
     }
+    const auto busy = [&](const char* contender) {
+        return find_case(results.groups, get_busy_name, value_size, contender, many);
+    };
+    all.push_back(shown("64 callers that work 20 us: gets of 2 threads / of 1",
+                        ratio(busy(threads_name), busy(async_name), rate_of)));
+    all.push_back(shown("64 callers that work 20 us: gets of 2 contexts / of 1",
+                        ratio(busy(contexts_name), busy(async_name), rate_of)));
     all.push_back(bar("64 callers: client CPU of a get / that of libpq + JSON", Want::at_most, 0.30,
                       ratio(async, get(libpq_name, 1), client_cpu_of)));
     all.push_back(shown("64 callers: the same, with 8 threads of libpq",

@@ -5,7 +5,9 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <catch2/catch.hpp>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -506,6 +508,49 @@ TEST_CASE("Callers on several contexts share one cache") {
     }
     CHECK(wrong == 0);
     CHECK(home.finish());
+}
+
+TEST_CASE("Callers whose calls shared a statement go on side by side where threads run the loop") {
+    // More of them than there are workers: those that go on inside of one take turns.
+    constexpr int together = 5;
+    constexpr int callers = 16;
+    TestSchema schema;
+    Threads threads(6);
+    AsyncPostgresCache cache(threads.context().get_executor(), server_pool(2),
+                             schema.cache_options());
+    std::mutex mutex;
+    std::condition_variable came;
+    int here = 0;
+    bool met = false;
+    const auto meet = [&] {
+        std::unique_lock lock(mutex);
+        ++here;
+        met = met || here >= together;
+        came.notify_all();
+        // For a shorter time than after which another worker comes to help.
+        came.wait_for(lock, 5ms, [&] { return met; });
+        --here;
+    };
+    const auto deadline = Clock::now() + patience;
+    while (Clock::now() < deadline) {
+        std::vector<std::future<void>> round;
+        for (int i = 0; i < callers; ++i) {
+            // No strand: a caller on one is always posted to it.
+            auto caller = [&, i]() -> asio::awaitable<void> {
+                co_await cache.get_raw(std::to_string(i));
+                meet();
+            };
+            round.push_back(asio::co_spawn(threads.context(), std::move(caller), asio::use_future));
+        }
+        for (auto& one : round) {
+            one.get();
+        }
+        const std::lock_guard lock(mutex);
+        if (met) {
+            break;
+        }
+    }
+    CHECK(met);
 }
 
 TEST_CASE("init_db from many threads while the cache is used") {
