@@ -104,6 +104,18 @@ class Batcher::LockTurn {
     std::shared_ptr<Batcher> batcher_;
 };
 
+/// The right to the one connection of a batcher that has no more at a time.
+class Batcher::LoneLease {
+  public:
+    explicit LoneLease(Batcher& batcher) : batcher_(batcher) { batcher_.lending_ = true; }
+    LoneLease(const LoneLease&) = delete;
+    LoneLease& operator=(const LoneLease&) = delete;
+    ~LoneLease() { batcher_.lending_ = false; }
+
+  private:
+    Batcher& batcher_;
+};
+
 /// A statement on its way, so that the timer can end it.
 class Batcher::Flight {
   public:
@@ -163,7 +175,7 @@ Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool,
       counters_(std::move(counters)),
       observers_(std::move(observers)),
       home_(pool_->get_executor()),
-      queue_(limits_, settings.capacity) {}
+      queue_(settings.limits, settings.capacity) {}
 
 void Batcher::Submission::operator()(std::shared_ptr<Completion<Result<CallAnswer>>> call) {
     const auto one = std::static_pointer_cast<Call>(std::move(call));
@@ -258,13 +270,7 @@ void Batcher::submit(const std::shared_ptr<Call>* calls, std::size_t count,
             unanswered_.insert(*calls[queued]);
         }
         if (queued > 0) {
-            // One that is about to look takes these calls along; one that may not write would only
-            // look at them.
-            const bool may_go =
-                calls[0]->kind == CallKind::get || writing_ < settings_.most_writing;
-            start = coming_ == 0 && may_go &&
-                    (workers_ < usual_workers ||
-                     (workers_ < most_workers && queue_.size() >= limits_.shared));
+            start = another_wanted();
             workers_ += start ? 1 : 0;
             coming_ += start ? 1 : 0;
             set_timer();
@@ -278,6 +284,16 @@ void Batcher::submit(const std::shared_ptr<Call>* calls, std::size_t count,
             Errc::queue_full, "too many calls are waiting (CacheOptions::max_queued_calls is " +
                                   std::to_string(settings_.capacity) + ")"));
     }
+}
+
+Serve Batcher::may_serve() const noexcept {
+    return writing_ < settings_.most_writing ? Serve::all : Serve::gets;
+}
+
+/// Whether calls wait that are worth one more worker. One that is about to look takes them along;
+/// one that may not write would only look at them. Under the lock.
+bool Batcher::another_wanted() const noexcept {
+    return coming_ == 0 && settings_.limits.worth_another(queue_.size(may_serve()), workers_);
 }
 
 void Batcher::start_worker() {
@@ -328,10 +344,13 @@ Calls Batcher::next_group(WorkerTurn& turn) {
         --coming_;
         last_start_ = std::chrono::steady_clock::now();
         turn.resume = how_to_resume();
-        const Take take = workers_ < usual_workers && coming_ == 0 ? Take::half : Take::most;
+        const Serve serve = may_serve();
+        Take take;
+        if (coming_ == 0) {
+            take.parts = settings_.limits.parts(queue_.size(serve), workers_ - 1);
+        }
         do {
-            calls = queue_.next_group(take,
-                                      writing_ < settings_.most_writing ? Serve::all : Serve::gets);
+            calls = queue_.next_group(take, serve);
             if (calls.empty()) {
                 break;
             }
@@ -342,7 +361,7 @@ Calls Batcher::next_group(WorkerTurn& turn) {
         if (calls.empty()) {
             // Ending and finding nothing are one step: a call that comes later starts a new worker.
             --workers_;
-        } else if (!queue_.empty() && coming_ == 0 && workers_ < usual_workers) {
+        } else if (another_wanted()) {
             start = true;
             ++workers_;
             ++coming_;
@@ -500,7 +519,7 @@ void Batcher::tried(const Calls& calls, std::string_view key, Ended ended) {
         for (auto& call : locked_.freed(key)) {
             queue_.push_back(std::move(call));
         }
-        start = !queue_.empty() && coming_ == 0 && workers_ < usual_workers;
+        start = another_wanted();
         workers_ += start ? 1 : 0;
         coming_ += start ? 1 : 0;
         set_timer();
@@ -526,6 +545,17 @@ asio::awaitable<Batcher::Ended> Batcher::run(Calls& calls, std::chrono::millisec
     Tries tries = calls.size() == 1 ? calls.front()->tries : Tries();
     Failure lost;  // why the group was sent before, if it was
     for (bool again = tries.any();; again = true) {
+        std::optional<LoneLease> lone;
+        while (settings_.limits.most == 1 && !lone) {
+            if (lending_) {
+                // By a worker, while calls of a locked key want to be tried.
+                asio::steady_timer pause(co_await asio::this_coro::executor);
+                pause.expires_after(std::chrono::milliseconds(1));
+                co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+            } else {
+                lone.emplace(*this);
+            }
+        }
         Result<ConnectionLease> lease = detail::borrow_idle(*pool_, *observers_);
         if (!*lease) {
             lease = co_await detail::borrow(*pool_, *observers_);
@@ -691,7 +721,7 @@ void Batcher::set_timer() {
 /// Whether calls wait while all workers are busy: a row that somebody has locked must not hold up
 /// those who want other rows. Under the lock.
 bool Batcher::may_be_stuck() const noexcept {
-    return coming_ == 0 && workers_ > 0 && workers_ < most_workers && !queue_.empty();
+    return coming_ == 0 && workers_ > 0 && workers_ < settings_.limits.most && !queue_.empty();
 }
 
 void Batcher::expire() {

@@ -51,6 +51,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         /// How many groups of writes may be on their way at once, so that gets find a connection
         /// even when all writes wait for locks.
         std::size_t most_writing = 3;
+        GroupLimits limits;
     };
 
     Batcher(std::shared_ptr<AsyncCachePool> pool, std::shared_ptr<const TableStatements> statements,
@@ -94,13 +95,14 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     void abandon(Call& call, asio::cancellation_type type);
 
     std::size_t queued() const;
-    const GroupLimits& limits() const noexcept { return limits_; }
+    const GroupLimits& limits() const noexcept { return settings_.limits; }
 
   private:
     class WorkerTurn;
     class LockTurn;
     class GroupEnd;
     class Flight;
+    class LoneLease;
 
     /// How a statement for some calls ended.
     enum class Ended {
@@ -109,9 +111,6 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         locked,      ///< a row was locked; nothing was changed
     };
 
-    /// How many groups may be on their way while the queue holds less than a full group.
-    static constexpr std::size_t usual_workers = 2;
-    static constexpr std::size_t most_workers = 8;
     /// Calls that have waited this long while no group was started get a further worker.
     static constexpr std::chrono::milliseconds stuck_after{10};
 
@@ -123,6 +122,8 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     void submit(const std::shared_ptr<Call>* calls, std::size_t count,
                 asio::any_io_executor fallback);
     void start_worker();
+    Serve may_serve() const noexcept;
+    bool another_wanted() const noexcept;
     static asio::awaitable<void> work(std::shared_ptr<Batcher> self, WorkerTurn turn);
     Calls next_group(WorkerTurn& turn);
     bool await_more(WorkerTurn& turn);
@@ -148,7 +149,6 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     const std::shared_ptr<AsyncCachePool> pool_;
     const std::shared_ptr<const TableStatements> statements_;
     const Settings settings_;
-    const GroupLimits limits_;
     const std::shared_ptr<BatchCounters> counters_;
     const std::shared_ptr<const Observers> observers_;
 
@@ -164,9 +164,11 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     TimePoint last_start_ = TimePoint::min();  // when a worker last looked for a group
     std::thread::id runner_;                   // of the event loop, as long as it is only one
     bool many_runners_ = false;
-    std::array<Flight*, most_workers + 1> flights_{};  // one of them is for a locked key
+    std::array<Flight*, GroupLimits::most_workers + 1>
+        flights_{};  // one of them is for a locked key
     LockedKeys locked_;
     bool trying_locked_ = false;  // a coroutine looks after them
+    bool lending_ = false;        // where there is one connection at a time; of its one thread
 };
 
 }  // namespace psycache

@@ -5,6 +5,37 @@
 
 namespace psycache {
 
+std::size_t GroupLimits::parts(std::size_t waiting, std::size_t busy) const noexcept {
+    const std::size_t least = spread && busy == 0 && waiting >= 2 ? 2 : 1;
+    const std::size_t free = busy < workers ? workers - busy : 1;
+    return std::min(std::max(waiting / each, least), free);
+}
+
+bool GroupLimits::worth_another(std::size_t waiting, std::size_t busy) const noexcept {
+    if (busy < std::min<std::size_t>(workers, 2)) {
+        return waiting > 0;
+    }
+    return (busy < workers && waiting >= each) || (busy < most && waiting >= shared);
+}
+
+GroupLimits one_at_a_time() noexcept {
+    GroupLimits limits;
+    limits.most = 1;
+    limits.workers = 1;
+    return limits;
+}
+
+GroupLimits group_limits(std::size_t processors, std::size_t connections) noexcept {
+    GroupLimits limits;
+    limits.workers = std::clamp<std::size_t>(connections, 2, limits.workers);
+    if (processors == 1) {
+        limits.workers = 2;
+        limits.each = 16;
+        limits.spread = false;
+    }
+    return limits;
+}
+
 bool CallQueue::push(std::shared_ptr<Call> call, std::size_t others) {
     if (size() + others >= capacity_) {
         drop_settled();
@@ -27,13 +58,18 @@ void CallQueue::pop(std::deque<Entry>& line) noexcept {
     --size_;
 }
 
-std::size_t CallQueue::share(std::size_t waiting, CallKind kind, Take take) const noexcept {
-    const std::size_t for_two =
-        kind == CallKind::get ? limits_.gets_for_two : limits_.writes_for_two;
-    if (take == Take::half && waiting >= for_two) {
-        return std::min(limits_.shared, (waiting + 1) / 2);
+std::size_t CallQueue::share(std::size_t waiting, Take take) const noexcept {
+    if (take.whole) {
+        return limits_.calls;
     }
-    return take == Take::all ? limits_.calls : limits_.shared;
+    return std::min(limits_.shared, (waiting + take.parts - 1) / take.parts);
+}
+
+/// @returns whether a call joins a group that has its share: it is of the last one's owner, or
+/// wants the same key.
+bool CallQueue::belongs(const Call& call, const Call& last, std::size_t size) const noexcept {
+    return (call.together != nullptr && call.together == last.together) ||
+           (size < limits_.shared && call.key == last.key);
 }
 
 Calls CallQueue::next_group(Take take, Serve serve) {
@@ -54,14 +90,13 @@ Calls CallQueue::next_group(Take take, Serve serve) {
     if (longest == nullptr) {
         return group;
     }
-    const std::size_t most = share(longest->size(), longest->front().call->kind, take);
+    const std::size_t most = share(longest->size(), take);
     group.reserve(std::min(most, longest->size()));
     std::size_t bytes = 0;
     while (!longest->empty() && group.size() < limits_.calls) {
         std::shared_ptr<Call>& next = longest->front().call;
         if (!next->settled()) {
-            if (group.size() >= most &&
-                (next->together == nullptr || next->together != group.back()->together)) {
+            if (group.size() >= most && !belongs(*next, *group.back(), group.size())) {
                 break;
             }
             const bool large = next->bytes() > limits_.alone;

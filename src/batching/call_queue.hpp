@@ -9,25 +9,47 @@
 
 namespace psycache {
 
-/// How much one statement may carry. Measured with up to 256 callers on two cores, where client and
-/// server take turns: smaller groups leave one of them idle for shorter, larger ones cost less.
+/// How much one statement may carry, and how many of them calls are divided among: with several on
+/// their way neither client nor server has to wait for the other one, and each further one costs
+/// both. Measured with 1 to 256 callers on one core and on two.
 struct GroupLimits {
     std::size_t calls = 128;  ///< of one caller that asks for many keys
     std::size_t shared = 64;  ///< of different callers
     std::size_t bytes = 256 * 1024;
     std::size_t alone = 64 * 1024;  ///< a call with more bytes than this shares with nobody
-    /// From so many on, half of the calls are left to a worker that has nothing to do. Writes gain
-    /// from it sooner: they keep the server busy for longer.
-    std::size_t gets_for_two = 32;
-    std::size_t writes_for_two = 16;
+
+    static constexpr std::size_t most_workers = 8;
+    /// How many groups may be on their way at once.
+    std::size_t most = most_workers;
+    /// How many groups are on their way while fewer calls wait than fill one more.
+    std::size_t workers = 3;
+    /// So many calls are worth a group of their own.
+    std::size_t each = 10;
+    /// Whether two calls are divided between two groups if nothing else is on its way.
+    bool spread = true;
+
+    /// @param busy how many groups are on their way.
+    /// @returns how many groups are made of so many calls that wait.
+    std::size_t parts(std::size_t waiting, std::size_t busy) const noexcept;
+    /// @returns whether so many calls that wait are worth one more worker.
+    bool worth_another(std::size_t waiting, std::size_t busy) const noexcept;
 };
 
-/// Which of the calls that wait the next group takes.
-enum class Take {
-    all,   ///< as many as a statement may carry
-    most,  ///< all that different callers may share
-    half,  ///< no more than half of many, since another worker takes the rest at once
+/// For a thread that waits for whatever it asks: a second connection might never come, since the
+/// first one cannot be given back meanwhile.
+GroupLimits one_at_a_time() noexcept;
+
+/// @param processors  that this process may use, 0 if nobody knows. One processor gains nothing
+///                    from waiting less.
+/// @param connections that there may be.
+GroupLimits group_limits(std::size_t processors, std::size_t connections) noexcept;
+
+/// How much of what waits the next group takes.
+struct Take {
+    std::size_t parts = 1;  ///< it takes one of so many
+    bool whole = false;     ///< as many as a statement may carry, whoever they are of
 };
+inline constexpr Take take_all{1, true};
 
 /// Which kinds the next group may be of.
 enum class Serve {
@@ -48,11 +70,15 @@ class CallQueue {
     /// Puts a call in that was in here before, whatever the queue holds.
     void push_back(std::shared_ptr<Call> call);
 
-    /// @returns the next group; empty when nothing waits. Calls that were settled are left out, and
-    /// the calls of one owner are not parted while they fit.
+    /// @returns the next group; empty when nothing waits. Calls that were settled are left out; the
+    /// calls of one owner are not parted while they fit, nor those for one key that came in a row.
     Calls next_group(Take take, Serve serve = Serve::all);
 
     std::size_t size() const noexcept { return size_; }
+    /// @returns how many calls wait that may be served.
+    std::size_t size(Serve serve) const noexcept {
+        return serve == Serve::all ? size_ : lines_[static_cast<std::size_t>(CallKind::get)].size();
+    }
     bool empty() const noexcept { return size_ == 0; }
 
     /// Takes everything out.
@@ -66,7 +92,8 @@ class CallQueue {
 
     void pop(std::deque<Entry>& line) noexcept;
     void drop_settled();
-    std::size_t share(std::size_t waiting, CallKind kind, Take take) const noexcept;
+    std::size_t share(std::size_t waiting, Take take) const noexcept;
+    bool belongs(const Call& call, const Call& last, std::size_t size) const noexcept;
 
     const GroupLimits limits_;
     const std::size_t capacity_;

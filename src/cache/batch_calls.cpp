@@ -102,8 +102,8 @@ void CacheCore::answer_blocking(Calls& calls) const {
     for (const auto& call : calls) {
         queue.push(call);
     }
-    for (Calls group = queue.next_group(Take::all); !group.empty();
-         group = queue.next_group(Take::all)) {
+    for (Calls group = queue.next_group(take_all); !group.empty();
+         group = queue.next_group(take_all)) {
         if (!batcher_->perform_blocking(group)) {
             return;
         }

@@ -1,5 +1,9 @@
 #include "cache/cache_core.hpp"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -7,6 +11,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
 #include <random>
+#include <thread>
 
 #include "cache/call_checks.hpp"
 #include "pool/borrow.hpp"
@@ -16,11 +21,29 @@ namespace psycache::detail {
 
 namespace {
 
-Batcher::Settings batcher_settings(const CacheOptions& options, const AsyncCachePool& pool) {
-    Batcher::Settings settings;
-    if (const auto* own = dynamic_cast<const ConnectionPool*>(&pool)) {
-        settings.most_writing = std::max<std::size_t>(own->statistics().max_size, 2) - 1;
+/// @returns how many processors this thread may use, 0 if nobody knows.
+std::size_t usable_processors() noexcept {
+#ifdef __linux__
+    // hardware_concurrency() counts those of the machine.
+    cpu_set_t usable;
+    if (sched_getaffinity(0, sizeof(usable), &usable) == 0) {
+        return static_cast<std::size_t>(CPU_COUNT(&usable));
     }
+#endif
+    return std::thread::hardware_concurrency();
+}
+
+Batcher::Settings batcher_settings(const CacheOptions& options, const AsyncCachePool& pool,
+                                   CacheCore::Serves serves) {
+    Batcher::Settings settings;
+    std::size_t connections = GroupLimits::most_workers;
+    if (const auto* own = dynamic_cast<const ConnectionPool*>(&pool)) {
+        connections = own->statistics().max_size;
+        settings.most_writing = std::max<std::size_t>(connections, 2) - 1;
+    }
+    settings.limits = serves == CacheCore::Serves::one_call
+                          ? one_at_a_time()
+                          : group_limits(usable_processors(), connections);
     settings.capacity = options.max_queued_calls;
     // A statement belongs to many callers: it gets twice the patience of one before it costs its
     // connection.
@@ -46,7 +69,7 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& o
           options.schema, !telemetry_->observers.empty(),
           std::chrono::duration_cast<std::chrono::milliseconds>(options.timeout))),
       batcher_(std::make_shared<Batcher>(
-          pool_, statements_, batcher_settings(options, *pool_),
+          pool_, statements_, batcher_settings(options, *pool_, serves),
           std::shared_ptr<BatchCounters>(telemetry_, &telemetry_->batches),
           std::shared_ptr<const Observers>(telemetry_, &telemetry_->observers))),
       timeout_(options.timeout),

