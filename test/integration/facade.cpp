@@ -289,10 +289,11 @@ TEST_CASE("Threads that wait for a lane hear why none can be opened") {
                                                                                                : 0;
               }).empty());
         CHECK(refused == 24);
-        CHECK(Clock::now() - started < 5s);
+        CHECK(Clock::now() - started < 5s * slowness);
     }
     const auto now = cache.pool_statistics();
-    CHECK(now->connect_failures <= 3 * most + 6);
+    // One for each thread would be 96.
+    CHECK(now->connect_failures <= 40);
     CHECK(now->waiting == 0);
     CHECK(now->open == 0);
 }

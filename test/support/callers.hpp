@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -105,12 +106,16 @@ class Caller {
             return;
         }
         const std::int64_t number = value->at("n").as_int64();
-        // A write without a known outcome may be there, or not.
-        if (number < stored_ || number > tried_) {
+        // A write without a known outcome may be there, or not, or come even later.
+        const bool late = uncertain_.contains(number);
+        if (!late && (number < stored_ || number > tried_)) {
             observations_.wrong(number < stored_ ? "an older value" : "a value from nowhere");
         }
     }
     void failed(const Failure& failure, Clock::duration allowed) {
+        if (next_put_ && failure.code() == Condition::outcome_unknown) {
+            uncertain_.insert(tried_);
+        }
         next_put_ = !next_put_;
         observations_.failed(failure, Clock::now() - started_, allowed);
     }
@@ -119,8 +124,9 @@ class Caller {
     std::string key_;
     Observations& observations_;
     bool next_put_ = true;
-    std::int64_t tried_ = 0;   // the newest number that was sent
-    std::int64_t stored_ = 0;  // the newest number that was acknowledged
+    std::int64_t tried_ = 0;            // the newest number that was sent
+    std::int64_t stored_ = 0;           // the newest number that was acknowledged
+    std::set<std::int64_t> uncertain_;  // those that may be stored, even later
     Clock::time_point started_;
 };
 
