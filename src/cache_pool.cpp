@@ -4,10 +4,12 @@
 #include <stdexcept>
 #include <utility>
 
-#include "failure.hpp"
+#include "core/failure.hpp"
 #include "pool/lease_state.hpp"
 
 namespace psycache {
+
+using namespace detail;
 
 BorrowedConnection::BorrowedConnection() noexcept = default;
 
@@ -43,7 +45,7 @@ void BorrowedConnection::give_back() noexcept {
     try {
         give_back_(connection);
     } catch (...) {
-        // Documented: there is nobody here who could act on it.
+        // Documented: nothing here could act on it.
     }
 }
 
@@ -94,6 +96,10 @@ ConnectionLease AsyncCachePool::try_connect() {
 }
 asio::any_io_executor AsyncCachePool::get_executor() const noexcept {
     return {};
+}
+
+std::optional<PoolStatistics> AsyncCachePool::pool_statistics() const {
+    return std::nullopt;
 }
 
 CachePool::~CachePool() = default;

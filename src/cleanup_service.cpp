@@ -2,11 +2,13 @@
 
 #include <utility>
 
+#include "blocking/cleanup_thread.hpp"
 #include "cache/cleanup_task.hpp"
-#include "facade/cleanup_thread.hpp"
-#include "option_checks.hpp"
+#include "core/option_checks.hpp"
 
 namespace psycache {
+
+using namespace detail;
 
 namespace {
 

@@ -3,11 +3,14 @@
 #include <stdexcept>
 #include <utility>
 
-#include "failure.hpp"
-#include "option_checks.hpp"
+#include "core/failure.hpp"
+#include "core/option_checks.hpp"
+#include "pg/conninfo.hpp"
 #include "pool/pool_core.hpp"
 
 namespace psycache {
+
+using namespace detail;
 
 namespace {
 
@@ -16,6 +19,7 @@ std::shared_ptr<detail::PoolCore> make_core(asio::any_io_executor executor, Pool
         throw std::invalid_argument("ConnectionPool: executor must not be empty");
     }
     check_pool_options(options);
+    pg::check_dsn(options.dsn, "PoolOptions::dsn");
     return std::make_shared<detail::PoolCore>(std::move(executor), std::move(options));
 }
 
@@ -25,6 +29,15 @@ asio::awaitable<ConnectionLease> connect_with(std::shared_ptr<detail::PoolCore> 
         throw to_error("connect", result.error());
     }
     co_return std::move(*result);
+}
+
+asio::awaitable<void> warm_up_with(std::shared_ptr<detail::PoolCore> core) {
+    const std::size_t wanted = core->warm();
+    auto warming = detail::PoolCore::warm_up(std::move(core), wanted);
+    const std::optional<Failure> failure = co_await std::move(warming);
+    if (failure) {
+        throw to_error("warm_up", *failure);
+    }
 }
 
 }  // namespace
@@ -46,12 +59,20 @@ ConnectionLease ConnectionPool::try_connect() {
     return core_->try_acquire();
 }
 
+asio::awaitable<void> ConnectionPool::warm_up() {
+    return warm_up_with(core_);
+}
+
 asio::any_io_executor ConnectionPool::get_executor() const noexcept {
     return core_->executor();
 }
 
 PoolStatistics ConnectionPool::statistics() const {
     return core_->statistics();
+}
+
+std::optional<PoolStatistics> ConnectionPool::pool_statistics() const {
+    return statistics();
 }
 
 void ConnectionPool::close() noexcept {

@@ -3,13 +3,15 @@
 #include <boost/asio/error.hpp>
 #include <utility>
 
-#include "sqlstate.hpp"
+#include "core/sqlstate.hpp"
 
 namespace psycache {
 
+using namespace detail;
+
 namespace {
 
-// The base class has a protected destructor on purpose; nobody deletes a category.
+// The base class has a protected destructor on purpose; a category is never deleted.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
 
@@ -26,7 +28,7 @@ class ErrcCategory final : public boost::system::error_category {
             case Errc::invalid_ttl:
                 return "the ttl is outside of PostgreSQL's range";
             case Errc::unreadable_value:
-                return "the stored value cannot be read as a JSON object";
+                return "the stored value cannot be read as what the caller takes it for";
             case Errc::table_missing:
                 return "the cache's table does not exist";
             case Errc::permission_denied:
@@ -53,6 +55,10 @@ class ErrcCategory final : public boost::system::error_category {
                 return "a blocking call was made from inside another one";
             case Errc::protocol_error:
                 return "the server's answer was not understood";
+            case Errc::counter_overflow:
+                return "the counter would leave the range of 64 bits, and was not changed";
+            case Errc::invalid_tag:
+                return "the tag cannot be stored";
         }
         return "unknown error";
     }
@@ -72,10 +78,10 @@ bool errc_matches(Errc errc, Condition condition) noexcept {
                    errc == Errc::timed_out || errc == Errc::acquire_timed_out;
         case Condition::caller_mistake:
             return errc == Errc::invalid_key || errc == Errc::invalid_value ||
-                   errc == Errc::invalid_ttl || errc == Errc::table_missing ||
-                   errc == Errc::permission_denied || errc == Errc::authentication_failed ||
-                   errc == Errc::pool_closed || errc == Errc::connection_unusable ||
-                   errc == Errc::reentrant_call;
+                   errc == Errc::invalid_ttl || errc == Errc::invalid_tag ||
+                   errc == Errc::table_missing || errc == Errc::permission_denied ||
+                   errc == Errc::authentication_failed || errc == Errc::pool_closed ||
+                   errc == Errc::connection_unusable || errc == Errc::reentrant_call;
         case Condition::outcome_unknown:
             return errc == Errc::outcome_unknown || errc == Errc::timed_out;
     }
@@ -169,30 +175,62 @@ std::string sqlstate_text(const boost::system::error_code& code) {
     return {text.data(), text.size()};
 }
 
-struct Error::Texts {
+struct Error::Parts {
     std::string what;
+    std::string operation;
+    std::string cause;
     std::string sqlstate;
     std::string server_message;
+    std::exception_ptr cause_exception;
 };
+
+namespace {
+
+std::string text_of(std::string_view operation, std::string_view cause, std::string_view sqlstate) {
+    std::string what = "psycache: ";
+    what.append(operation).append(": ").append(cause);
+    if (!sqlstate.empty()) {
+        what.append(" [").append(sqlstate).append("]");
+    }
+    return what;
+}
+
+}  // namespace
 
 Error::Error(boost::system::error_code code, std::string what, std::string sqlstate,
              std::string server_message)
     : system_error(code),
-      texts_(std::make_shared<const Texts>(
-          Texts{std::move(what), std::move(sqlstate), std::move(server_message)})) {}
+      parts_(std::make_shared<const Parts>(
+          Parts{what, {}, what, std::move(sqlstate), std::move(server_message), nullptr})) {}
+
+Error::Error(boost::system::error_code code, std::string operation, std::string cause,
+             std::string sqlstate, std::string server_message, std::exception_ptr cause_exception)
+    : system_error(code),
+      parts_(std::make_shared<const Parts>(
+          Parts{text_of(operation, cause, sqlstate), std::move(operation), std::move(cause),
+                std::move(sqlstate), std::move(server_message), std::move(cause_exception)})) {}
 
 Error::Error(const Error&) noexcept = default;
 Error& Error::operator=(const Error&) noexcept = default;
 Error::~Error() = default;
 
 const char* Error::what() const noexcept {
-    return texts_->what.c_str();
+    return parts_->what.c_str();
+}
+std::string_view Error::operation() const noexcept {
+    return parts_->operation;
+}
+std::string_view Error::cause() const noexcept {
+    return parts_->cause;
 }
 std::string_view Error::sqlstate() const noexcept {
-    return texts_->sqlstate;
+    return parts_->sqlstate;
 }
 std::string_view Error::server_message() const noexcept {
-    return texts_->server_message;
+    return parts_->server_message;
+}
+std::exception_ptr Error::cause_exception() const noexcept {
+    return parts_->cause_exception;
 }
 
 }  // namespace psycache

@@ -15,6 +15,12 @@ void CachePutSpan::record_put(std::size_t) {}
 CacheRemoveSpan::~CacheRemoveSpan() = default;
 void CacheRemoveSpan::record_removed() {}
 
+CacheTouchSpan::~CacheTouchSpan() = default;
+void CacheTouchSpan::record_touch(bool) {}
+
+CacheInvalidationSpan::~CacheInvalidationSpan() = default;
+void CacheInvalidationSpan::record_invalidated(std::uint64_t) {}
+
 CacheFlushSpan::~CacheFlushSpan() = default;
 void CacheFlushSpan::record_flush(std::uint64_t) {}
 
@@ -32,11 +38,24 @@ std::unique_ptr<CachePutSpan> CacheInstrumentation::start_cache_put_span(const S
 std::unique_ptr<CacheRemoveSpan> CacheInstrumentation::start_cache_remove_span(const SpanInfo&) {
     return nullptr;
 }
+std::unique_ptr<CacheTouchSpan> CacheInstrumentation::start_cache_touch_span(const SpanInfo&) {
+    return nullptr;
+}
+std::unique_ptr<CacheInvalidationSpan> CacheInstrumentation::start_cache_invalidation_span(
+    const InvalidationInfo&) {
+    return nullptr;
+}
 std::unique_ptr<CacheFlushSpan> CacheInstrumentation::start_cache_flush_span() {
     return nullptr;
 }
+std::unique_ptr<CacheFlushSpan> CacheInstrumentation::start_cache_flush_span(const SpanInfo&) {
+    return start_cache_flush_span();
+}
 std::unique_ptr<CacheCleanupSpan> CacheInstrumentation::start_cache_cleanup_span() {
     return nullptr;
+}
+std::unique_ptr<CacheCleanupSpan> CacheInstrumentation::start_cache_cleanup_span(const SpanInfo&) {
+    return start_cache_cleanup_span();
 }
 
 void CacheInstrumentation::record_connection_wait(const ConnectionWait&) {}

@@ -1,5 +1,6 @@
 #include <psycache/options.hpp>
 #include <psycache/table.hpp>
+#include <utility>
 
 namespace psycache {
 
@@ -11,6 +12,25 @@ PoolOptions::PoolOptions(PoolOptions&&) noexcept = default;
 PoolOptions& PoolOptions::operator=(const PoolOptions&) = default;
 PoolOptions& PoolOptions::operator=(PoolOptions&&) noexcept = default;
 PoolOptions::~PoolOptions() = default;
+
+CallOptions::CallOptions() = default;
+CallOptions::CallOptions(std::string name) : span_name(std::move(name)) {}
+CallOptions::CallOptions(std::string_view name) : span_name(name) {}
+CallOptions::CallOptions(const char* name) : span_name(name) {}
+CallOptions::CallOptions(Duration its_timeout) : timeout(its_timeout) {}
+CallOptions::CallOptions(const CallOptions&) = default;
+CallOptions::CallOptions(CallOptions&&) noexcept = default;
+CallOptions& CallOptions::operator=(const CallOptions&) = default;
+CallOptions& CallOptions::operator=(CallOptions&&) noexcept = default;
+CallOptions::~CallOptions() = default;
+
+PutOptions::PutOptions() = default;
+PutOptions::PutOptions(CallOptions of_the_call) : CallOptions(std::move(of_the_call)) {}
+PutOptions::PutOptions(const PutOptions&) = default;
+PutOptions::PutOptions(PutOptions&&) noexcept = default;
+PutOptions& PutOptions::operator=(const PutOptions&) = default;
+PutOptions& PutOptions::operator=(PutOptions&&) noexcept = default;
+PutOptions::~PutOptions() = default;
 
 CacheOptions::CacheOptions() = default;
 CacheOptions::CacheOptions(const CacheOptions&) = default;

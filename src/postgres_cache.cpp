@@ -1,229 +1,224 @@
 #include <psycache/postgres_cache.hpp>
 
-#include <limits>
-#include <psycache/connection_pool.hpp>
 #include <stdexcept>
 #include <utility>
 
-#include "cache/call_checks.hpp"
-#include "facade/lane_connections.hpp"
-#include "facade/lane_pool.hpp"
-#include "observers.hpp"
-#include "option_checks.hpp"
+#include "blocking/blocking_core.hpp"
+#include "cache/groups.hpp"
+#include "cache/maintenance.hpp"
+#include "core/observers.hpp"
+#include "core/option_checks.hpp"
+#include "pg/conninfo.hpp"
 #include "values/json_codec.hpp"
 
 namespace psycache {
 
+using namespace detail;
+
 namespace {
 
-using detail::CacheCore;
-using detail::LaneConnections;
-using detail::LanePool;
-using detail::LoneCall;
-
-template <class Span>
-using Begun = CacheCore::Begun<Span>;
-
-/// Lends a lane what a blocking pool lends; blocking is right where the loop serves one call.
-class BlockingSource final : public AsyncCachePool {
-  public:
-    BlockingSource(asio::any_io_executor executor, std::shared_ptr<CachePool> pool)
-        : executor_(std::move(executor)), pool_(std::move(pool)) {}
-
-    asio::awaitable<ConnectionLease> connect() override {
-        ConnectionLease lease(pool_->connect());
-        co_return lease;
-    }
-    asio::any_io_executor get_executor() const noexcept override { return executor_; }
-
-  private:
-    const asio::any_io_executor executor_;
-    const std::shared_ptr<CachePool> pool_;
-};
-
-std::shared_ptr<LanePool> lanes_of(PoolOptions pool_options, CacheOptions options,
-                                   std::shared_ptr<LaneConnections> connections) {
+std::shared_ptr<PoolSource> own_pools(PoolOptions pool_options, const CacheOptions& options) {
     check_pool_options(pool_options);
+    pg::check_dsn(pool_options.dsn, "PoolOptions::dsn");
     check_cache_options(options);
-    const std::size_t most = pool_options.max_size;
-    pool_options.max_size = 1;  // of each lane
     add_instrumentations(pool_options, options);
-    return std::make_shared<LanePool>(
-        [pool_options = std::move(pool_options),
-         connections = std::move(connections)](asio::any_io_executor executor) {
-            return connections->make_pool(std::move(executor), pool_options);
-        },
-        most, std::move(options));
+    return std::make_shared<OwnPools>(std::move(pool_options));
 }
 
-std::shared_ptr<LanePool> lanes_over(std::shared_ptr<CachePool> pool, CacheOptions options) {
+std::shared_ptr<PoolSource> pool_of_application(std::shared_ptr<CachePool> pool,
+                                                const CacheOptions& options) {
     if (!pool) {
         throw std::invalid_argument("PostgresCache: pool must not be null");
     }
     check_cache_options(options);
-    return std::make_shared<LanePool>(
-        [pool = std::move(pool)](asio::any_io_executor executor) {
-            return std::make_shared<BlockingSource>(std::move(executor), pool);
-        },
-        std::numeric_limits<std::size_t>::max(), std::move(options));
-}
-
-/// A call hands over a value; one without any needs a stand-in.
-struct Nothing {};
-
-asio::awaitable<Nothing> put_many(CacheCore::Self core, Result<std::vector<detail::PutItem>> items,
-                                  Begun<CachePutSpan> begun) {
-    co_await CacheCore::put_many(std::move(core), std::move(items), std::string(),
-                                 std::move(begun));
-    co_return Nothing{};
-}
-
-std::vector<std::string_view> views(const std::vector<std::string>& keys) {
-    return {keys.begin(), keys.end()};
+    return std::make_shared<ApplicationPool>(std::move(pool));
 }
 
 }  // namespace
 
 PostgresCache::PostgresCache(PoolOptions pool_options, CacheOptions options)
-    : connections_(std::make_shared<LaneConnections>(pool_options.max_size)),
-      lanes_(lanes_of(std::move(pool_options), std::move(options), connections_)) {}
+    : core_(std::make_shared<BlockingCore>(own_pools(std::move(pool_options), options), options)) {}
 
 PostgresCache::PostgresCache(std::shared_ptr<CachePool> pool, CacheOptions options)
-    : lanes_(lanes_over(std::move(pool), std::move(options))) {}
+    : core_(
+          std::make_shared<BlockingCore>(pool_of_application(std::move(pool), options), options)) {}
 
 PostgresCache::~PostgresCache() = default;
 
 std::optional<json::object> PostgresCache::get_raw(std::string_view key,
-                                                   std::string_view span_name) {
-    return lanes_->call_lone<std::optional<json::object>, CacheGetSpan>(
-        "get_raw",
-        [&](const Observers& observers) { return open_get_spans(observers, key, span_name); },
-        [&](const CacheCore& core, Begun<CacheGetSpan> begun) {
-            return core.begin_get(CacheCore::Form::object, std::string(key), {}, std::move(begun));
-        },
-        [](const CacheCore& core, LoneCall<CacheGetSpan>& lone) { return core.end_get_raw(lone); });
+                                                   const CallOptions& options) {
+    return core_->perform(GetRaw(std::string(key)), options);
 }
 
 void PostgresCache::put_raw(std::string_view key, const json::object& value, Duration ttl,
-                            std::string_view span_name) {
-    lanes_->call_lone<Nothing, CachePutSpan>(
-        "put_raw",
-        [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
-        [&](const CacheCore& core, Begun<CachePutSpan> begun) {
-            return core.begin_put(std::string(key), encode_jsonb(value), ttl, {}, std::move(begun));
-        },
-        [](const CacheCore& core, LoneCall<CachePutSpan>& lone) {
-            core.end_put(lone, CacheCore::Form::object);
-            return Nothing{};
-        });
+                            const PutOptions& options) {
+    with_tags(PutRaw(std::string(key), encode_jsonb(value), ttl), options.tags,
+              [&](auto put) { core_->perform(std::move(put), options); });
+}
+
+bool PostgresCache::remove(std::string_view key, const CallOptions& options) {
+    return core_->perform(RemoveOne(std::string(key)), options);
+}
+
+bool PostgresCache::touch(std::string_view key, Duration ttl, const CallOptions& options) {
+    return core_->perform(TouchOne(std::string(key), ttl), options);
 }
 
 std::optional<std::string> PostgresCache::get_text(std::string_view key,
-                                                   std::string_view span_name) {
-    return lanes_->call_lone<std::optional<std::string>, CacheGetSpan>(
-        "get_text",
-        [&](const Observers& observers) { return open_get_spans(observers, key, span_name); },
-        [&](const CacheCore& core, Begun<CacheGetSpan> begun) {
-            return core.begin_get(CacheCore::Form::text, std::string(key), {}, std::move(begun));
-        },
-        [](const CacheCore& core, LoneCall<CacheGetSpan>& lone) {
-            return core.end_get_text(lone);
-        });
+                                                   const CallOptions& options) {
+    return core_->perform(GetText(std::string(key)), options);
 }
 
 void PostgresCache::put_text(std::string_view key, std::string_view json_text, Duration ttl,
-                             std::string_view span_name) {
-    lanes_->call_lone<Nothing, CachePutSpan>(
-        "put_text",
-        [&](const Observers& observers) { return open_put_spans(observers, key, span_name); },
-        [&](const CacheCore& core, Begun<CachePutSpan> begun) {
-            return core.begin_put(std::string(key), detail::jsonb_of_text(json_text), ttl, {},
-                                  std::move(begun));
-        },
-        [](const CacheCore& core, LoneCall<CachePutSpan>& lone) {
-            core.end_put(lone, CacheCore::Form::text);
-            return Nothing{};
-        });
+                             const PutOptions& options) {
+    with_tags(PutText(std::string(key), jsonb_of_text(json_text), ttl), options.tags,
+              [&](auto put) { core_->perform(std::move(put), options); });
 }
 
 std::vector<std::optional<json::object>> PostgresCache::get_raw_many(
-    const std::vector<std::string>& keys, std::string_view span_name) {
-    return lanes_->call<std::vector<std::optional<json::object>>, CacheGetSpan>(
-        "get_raw_many",
-        [&](const Observers& observers) {
-            return open_get_spans(observers, Keys(views(keys)), span_name);
-        },
-        [&](const CacheCore::Self& core, Begun<CacheGetSpan> begun) {
-            return CacheCore::get_many(core, keys, std::string(), std::move(begun));
-        });
+    const std::vector<std::string>& keys, const CallOptions& options) {
+    return core_->perform(GetRawMany(keys), options);
 }
 
-void PostgresCache::put_raw_many(const std::vector<Entry>& entries, std::string_view span_name) {
-    lanes_->call<Nothing, CachePutSpan>(
-        "put_raw_many",
-        [&](const Observers& observers) {
-            std::vector<std::string_view> keys;
-            for (const Entry& entry : entries) {
-                keys.push_back(entry.key);
-            }
-            return open_put_spans(observers, Keys(keys), span_name);
-        },
-        [&](const CacheCore::Self& core, Begun<CachePutSpan> begun) {
-            return put_many(core, detail::put_items(entries), std::move(begun));
-        });
+void PostgresCache::put_raw_many(const std::vector<Entry>& entries, const PutOptions& options) {
+    with_tags(PutRawMany(entries), options.tags,
+              [&](auto put) { core_->perform(std::move(put), options); });
 }
 
-std::uint64_t PostgresCache::remove_many(const std::vector<std::string>& keys) {
-    return lanes_->call<std::uint64_t, CacheRemoveSpan>(
-        "remove_many",
-        [&](const Observers& observers) { return open_remove_spans(observers, Keys(views(keys))); },
-        [&](const CacheCore::Self& core, Begun<CacheRemoveSpan> begun) {
-            return CacheCore::remove_many(core, keys, std::move(begun));
-        });
+std::uint64_t PostgresCache::remove_many(const std::vector<std::string>& keys,
+                                         const CallOptions& options) {
+    return core_->perform(RemoveMany(keys), options);
 }
 
-bool PostgresCache::remove(std::string_view key) {
-    return lanes_->call_lone<bool, CacheRemoveSpan>(
-        "remove", [&](const Observers& observers) { return open_remove_spans(observers, key); },
-        [&](const CacheCore& core, Begun<CacheRemoveSpan> begun) {
-            return core.begin_remove(std::string(key), std::move(begun));
-        },
-        [](const CacheCore& core, LoneCall<CacheRemoveSpan>& lone) {
-            return core.end_remove(lone);
-        });
+void PostgresCache::get_into(std::string_view key, ValueReader reader, const CallOptions& options) {
+    core_->perform(GetTyped(std::string(key), reader), options);
 }
 
-std::uint64_t PostgresCache::cleanup_expired() {
-    return lanes_->call<std::uint64_t, CacheCleanupSpan>(
-        "cleanup_expired", open_cleanup_spans,
-        [](const CacheCore::Self& core, Begun<CacheCleanupSpan> begun) {
-            return CacheCore::cleanup_expired(core, std::move(begun));
-        });
+void PostgresCache::put_value(std::string_view key, const json::value& value, Duration ttl,
+                              const PutOptions& options) {
+    with_tags(PutTyped(std::string(key), encode_jsonb(value), ttl), options.tags,
+              [&](auto put) { core_->perform(std::move(put), options); });
 }
 
-std::uint64_t PostgresCache::flush() {
-    return lanes_->call<std::uint64_t, CacheFlushSpan>(
-        "flush", open_flush_spans, [](const CacheCore::Self& core, Begun<CacheFlushSpan> begun) {
-            return CacheCore::flush(core, std::move(begun));
-        });
+bool PostgresCache::put_value_if_absent(std::string_view key, const json::value& value,
+                                        Duration ttl, const PutOptions& options) {
+    return with_tags(PutIfAbsentOne(std::string(key), encode_jsonb(value), ttl), options.tags,
+                     [&](auto put) { return core_->perform(std::move(put), options); });
+}
+
+bool PostgresCache::replace_value(std::string_view key, const json::value& value, Duration ttl,
+                                  const PutOptions& options) {
+    return with_tags(ReplaceOne(std::string(key), encode_jsonb(value), ttl), options.tags,
+                     [&](auto put) { return core_->perform(std::move(put), options); });
+}
+
+bool PostgresCache::compare_and_put_value(std::string_view key, const json::value& expected,
+                                          const json::value& desired, Duration ttl,
+                                          const CallOptions& options) {
+    return core_->perform(
+        CompareAndPutOne(std::string(key), encode_jsonb(expected), encode_jsonb(desired), ttl),
+        options);
+}
+
+void PostgresCache::take_into(std::string_view key, ValueReader reader,
+                              const CallOptions& options) {
+    core_->perform(TakeOne(std::string(key), reader), options);
+}
+
+void PostgresCache::get_and_touch_into(std::string_view key, Duration ttl, ValueReader reader,
+                                       const CallOptions& options) {
+    core_->perform(GetAndTouchOne(std::string(key), ttl, reader), options);
+}
+
+std::optional<EntryFacts> PostgresCache::get_entry_into(std::string_view key, ValueReader reader,
+                                                        const CallOptions& options) {
+    return core_->perform(GetEntryOne(std::string(key), reader), options);
+}
+
+std::optional<Duration> PostgresCache::expires_in(std::string_view key,
+                                                  const CallOptions& options) {
+    return core_->perform(ExpiresIn(std::string(key)), options);
+}
+
+std::int64_t PostgresCache::increment(std::string_view key, std::int64_t by, Duration ttl,
+                                      const CallOptions& options) {
+    return core_->perform(IncrementOne(std::string(key), by, ttl), options);
+}
+
+bool PostgresCache::merge(std::string_view key, const json::object& patch,
+                          const CallOptions& options) {
+    return core_->perform(MergeOne(std::string(key), encode_jsonb(patch)), options);
+}
+
+void PostgresCache::get_many_into(const std::vector<std::string>& keys, ValueReader reader,
+                                  const CallOptions& options) {
+    core_->perform(GetMany(keys, reader), options);
+}
+
+void PostgresCache::take_many_into(const std::vector<std::string>& keys, ValueReader reader,
+                                   const CallOptions& options) {
+    core_->perform(TakeMany(keys, reader), options);
+}
+
+void PostgresCache::put_values(const std::vector<KeyedValue>& entries, Duration ttl,
+                               const PutOptions& options) {
+    with_tags(PutMany(entries, ttl), options.tags,
+              [&](auto put) { core_->perform(std::move(put), options); });
+}
+
+std::vector<bool> PostgresCache::touch_many(const std::vector<std::string>& keys, Duration ttl,
+                                            const CallOptions& options) {
+    return core_->perform(TouchMany(keys, ttl), options);
+}
+
+std::uint64_t PostgresCache::remove_prefix(std::string_view prefix, const CallOptions& options) {
+    return core_->maintain(RemovePrefixed::name, [&](const CacheCore::Self& core) {
+        return detail::remove_prefix(core, std::string(prefix), options);
+    });
+}
+
+std::uint64_t PostgresCache::remove_tag(std::string_view tag, const CallOptions& options) {
+    return core_->maintain(RemoveTagged::name, [&](const CacheCore::Self& core) {
+        return detail::remove_tag(core, std::string(tag), options);
+    });
+}
+
+void PostgresCache::clear(const CallOptions& options) {
+    core_->maintain(ClearAll::name,
+                    [&](const CacheCore::Self& core) { return detail::clear(core, options); });
+}
+
+std::uint64_t PostgresCache::cleanup_expired(const CallOptions& options) {
+    return core_->maintain(CleanupExpired::name, [&](const CacheCore::Self& core) {
+        return detail::cleanup_expired(core, options);
+    });
+}
+
+std::uint64_t PostgresCache::flush(const CallOptions& options) {
+    return core_->maintain(
+        FlushAll::name, [&](const CacheCore::Self& core) { return detail::flush(core, options); });
 }
 
 CleanupService PostgresCache::start_cleanup_thread(Duration interval) {
     check_interval(interval);
-    return CleanupService(lanes_->start_cleanup(interval));
+    return CleanupService(core_->start_cleanup(interval));
 }
 
 CacheStatistics PostgresCache::statistics() const {
-    return lanes_->statistics();
+    return core_->statistics();
 }
 
 std::optional<PoolStatistics> PostgresCache::pool_statistics() const {
-    if (!connections_) {
-        return std::nullopt;
-    }
-    PoolStatistics now = connections_->statistics();
-    now.waiting += lanes_->waiting();
-    return now;
+    return core_->pool_statistics();
+}
+
+bool PostgresCache::drain(Duration timeout) {
+    check_positive_finite("timeout", timeout);
+    return core_->drain(timeout);
+}
+
+void PostgresCache::warm_up() {
+    core_->warm_up();
 }
 
 }  // namespace psycache

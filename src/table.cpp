@@ -6,16 +6,19 @@
 #include <stdexcept>
 #include <utility>
 
-#include "async/job.hpp"
-#include "failure.hpp"
-#include "option_checks.hpp"
+#include "core/failure.hpp"
+#include "core/job.hpp"
+#include "core/option_checks.hpp"
+#include "operations/table.hpp"
+#include "operations/table_ddl.hpp"
 #include "pg/connection.hpp"
 #include "pg/conninfo.hpp"
+#include "pool/borrow.hpp"
 #include "pool/lease_state.hpp"
-#include "statements/table_ddl.hpp"
-#include "statements/table_statements.hpp"
 
 namespace psycache {
+
+using namespace detail;
 
 namespace {
 
@@ -55,15 +58,15 @@ asio::awaitable<Result<Created>> create_table_with(AsyncCachePool& pool,
     if (!job->begin_step()) {
         co_return cancelled_failure();
     }
-    ConnectionLease lease = co_await pool.connect();
+    const Observers unobserved({}, nullptr);
+    Result<ConnectionLease> lease = co_await borrow(pool, unobserved);
     if (!lease) {
-        co_return Failure(Errc::connect_failed,
-                          "cannot connect to the server: the pool lent nothing");
+        co_return lease.error();
     }
     if (job->stop_requested()) {
         co_return cancelled_failure();
     }
-    auto result = co_await create_table(lease.state().connection(), options);
+    auto result = co_await create_table(lease->state().connection(), options);
     if (result && job->stop_requested()) {
         co_return cancelled_failure();
     }
@@ -78,17 +81,20 @@ asio::awaitable<void> init_db_with(AsyncCachePool& pool, TableOptions options) {
     JobBody<Created> body = [&pool, options](std::shared_ptr<Job<Created>> job) {
         return create_table_with(pool, std::move(job), options);
     };
-    auto result = co_await run_job<Created>(
-        std::move(executor), Job<Created>::OnCancel::wait_for_the_end, std::move(body));
+    auto result =
+        co_await run_job<Created>(std::move(executor), Job<Created>::OnCancel::wait_for_the_end,
+                                  std::nullopt, std::move(body));
     if (!result) {
         throw to_error(operation, result.error());
     }
 }
 
 asio::awaitable<void> init_db_at(std::string dsn, TableOptions options) {
-    auto opened =
-        co_await pg::Connection::open(co_await asio::this_coro::executor, std::move(dsn),
-                                      std::chrono::steady_clock::now() + connect_timeout, nullptr);
+    const asio::any_io_executor executor = co_await asio::this_coro::executor;
+    auto opening =
+        pg::Connection::open(executor, pg::Target(std::move(dsn)),
+                             std::chrono::steady_clock::now() + connect_timeout, nullptr);
+    auto opened = co_await std::move(opening);
     if (!opened) {
         throw to_error(operation, opened.error());
     }
@@ -102,7 +108,7 @@ asio::awaitable<void> init_db_at(std::string dsn, TableOptions options) {
 
 std::string init_db_sql(const TableOptions& options) {
     check_schema(options.schema);
-    return table_ddl(options);
+    return table_sql(options);
 }
 
 asio::awaitable<void> init_db(AsyncCachePool& pool, TableOptions options) {

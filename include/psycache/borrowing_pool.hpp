@@ -44,7 +44,7 @@ class PSYCACHE_EXPORT BorrowingPool : public CachePool {
     explicit BorrowingPool(Borrow borrow);
     ~BorrowingPool() override;
 
-    BorrowedConnection connect() override;
+    [[nodiscard]] BorrowedConnection connect() override;
 
   private:
     Borrow borrow_;

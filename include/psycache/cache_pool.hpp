@@ -5,8 +5,10 @@
 #include <boost/json/object.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include <psycache/export.hpp>
+#include <psycache/pool_statistics.hpp>
 
 /// libpq's connection object; `PGconn` is its other name.
 struct pg_conn;
@@ -25,8 +27,8 @@ class LeaseState;
 /// Move-only. The connection goes back when this object is destroyed, exactly once.
 ///
 /// @par Preconditions
-/// While it is lent nobody else touches the connection. The cache refuses one that is closed, busy,
-/// inside a transaction, in pipeline mode or whose client encoding is not UTF-8, with
+/// While it is lent nothing else touches the connection. The cache refuses one that is closed,
+/// busy, inside a transaction, in pipeline mode or whose client encoding is not UTF-8, with
 /// `Errc::connection_unusable`; such a connection goes back untouched.
 /// @par Database effects
 /// The connection comes back as it was found: blocking mode as before, no transaction, no prepared
@@ -117,12 +119,20 @@ class PSYCACHE_EXPORT AsyncCachePool {
     /// @returns the lease; an empty one, which is the default, for "ask connect()".
     /// @par Executor and threads
     /// Any thread, at the same time as any other call. It must not block.
-    virtual ConnectionLease try_connect();
+    [[nodiscard]] virtual ConnectionLease try_connect();
 
     /// The executor on which the cache runs its statements.
     ///
     /// @returns the executor; an empty one, which is the default, for "that of the first call".
     virtual asio::any_io_executor get_executor() const noexcept;
+
+    /// What the pool holds and has counted, for `AsyncPostgresCache::pool_statistics`.
+    ///
+    /// @returns a snapshot; nullopt, which is the default, where there is none. Its `max_size` also
+    /// tells the cache among how many connections it may divide its calls.
+    /// @par Executor and threads
+    /// Any thread, at the same time as any other call.
+    virtual std::optional<PoolStatistics> pool_statistics() const;
 };
 
 /// Where a PostgresCache gets its connections: the blocking twin of AsyncCachePool.
@@ -142,7 +152,7 @@ class PSYCACHE_EXPORT CachePool {
     /// @par Errors
     /// Any exception; an `Error` reaches the caller of the cache as it is, anything else as
     /// `Errc::connect_failed`.
-    virtual BorrowedConnection connect() = 0;
+    [[nodiscard]] virtual BorrowedConnection connect() = 0;
 };
 
 }  // namespace psycache

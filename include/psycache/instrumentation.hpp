@@ -20,6 +20,19 @@ struct SpanInfo {
     std::span<const std::string_view> keys;
     /// The name that the caller gave to the call; "" when it gave none.
     std::string_view name;
+    /// The call as it is named in the classes: "get_raw", "take_many" ...; a literal.
+    std::string_view operation{};
+};
+
+/// What an instrumentation is told when a call on a group of entries starts. The views are as in
+/// SpanInfo.
+struct InvalidationInfo {
+    /// "remove_prefix", "remove_tag" or "clear"; a literal.
+    std::string_view operation;
+    /// The prefix or the tag, which is no key but may tell as much; "" for `clear`.
+    std::string_view group;
+    /// The name that the caller gave to the call; "" when it gave none.
+    std::string_view name;
 };
 
 /// What every span can be told. A span ends when it is destroyed, on success as on failure.
@@ -41,8 +54,9 @@ class PSYCACHE_EXPORT CacheSpan {
     virtual void record_error(const boost::system::error_code& code);
 };
 
-/// One `get_raw`, `get_text` or `get_raw_many`: a hit or a miss is recorded for each key, or an
-/// error, then it ends.
+/// One call that looks up: `get`, `get_raw`, `get_text`, `get_entry`, `expires_in`, `take`,
+/// `get_and_touch`, and those of many keys. A hit or a miss is recorded for each key, or an error,
+/// then it ends.
 class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
   public:
     ~CacheGetSpan() override;
@@ -52,7 +66,9 @@ class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
     virtual void record_cache_miss();
 };
 
-/// One `put_raw`, `put_text` or `put_raw_many`: a put is recorded for each key, or an error.
+/// One call that stores: `put`, `put_raw`, `put_text`, `put_if_absent`, `replace`,
+/// `compare_and_put`, `increment`, `merge`, and those of many keys. A put is recorded for each key
+/// that was stored, or an error.
 class PSYCACHE_EXPORT CachePutSpan : public CacheSpan {
   public:
     ~CachePutSpan() override;
@@ -66,6 +82,23 @@ class PSYCACHE_EXPORT CacheRemoveSpan : public CacheSpan {
     ~CacheRemoveSpan() override;
     /// The statement is done, whether or not there was an entry.
     virtual void record_removed();
+};
+
+/// One `touch` or `touch_many`.
+class PSYCACHE_EXPORT CacheTouchSpan : public CacheSpan {
+  public:
+    ~CacheTouchSpan() override;
+    /// The statement is done. @param live whether there was a live entry.
+    virtual void record_touch(bool live);
+};
+
+/// One `remove_prefix`, `remove_tag` or `clear`, all its batches together.
+class PSYCACHE_EXPORT CacheInvalidationSpan : public CacheSpan {
+  public:
+    ~CacheInvalidationSpan() override;
+    /// @param entries how many entries were deleted, live and expired; 0 for `clear`, which does
+    /// not look at them.
+    virtual void record_invalidated(std::uint64_t entries);
 };
 
 /// One `flush`.
@@ -84,7 +117,7 @@ class PSYCACHE_EXPORT CacheCleanupSpan : public CacheSpan {
     virtual void record_cleanup(std::uint64_t entries);
 };
 
-/// A wait for a connection, for one statement or, in a PostgresCache, for a lane of its own.
+/// A wait for a connection, for one statement.
 struct ConnectionWait {
     /// From asking the pool to its answer; next to nothing when a connection was idle.
     Duration waited{0};
@@ -95,9 +128,12 @@ struct ConnectionWait {
 /// A statement that was sent for the calls of a cache. Calls that run at the same time share
 /// statements, so that there are fewer of these than there are spans.
 struct StatementInfo {
-    /// "get", "put", "remove", "flush" or "cleanup"; a literal.
+    /// "get", "put", "remove", "touch", "put_if_absent", "replace", "compare_and_put", "take",
+    /// "get_and_touch", "get_entry", "expires_in", "increment", "merge", "remove_prefix",
+    /// "remove_tag", "clear", "flush" or "cleanup"; a literal.
     std::string_view operation;
-    /// How many calls it serves; 1 for flush and for each batch of a cleanup.
+    /// How many calls it serves; 1 for flush, clear and for each batch of the others that work on
+    /// many rows.
     std::size_t calls = 1;
     /// Whether it is a repetition: the calls were sent before, and the connection broke or the
     /// server asked to try again.
@@ -113,7 +149,7 @@ struct StatementInfo {
 /// the sum of theirs; the order in which they arrive does not matter.
 struct PoolChange {
     std::ptrdiff_t open = 0;        ///< open connections, idle and busy
-    std::ptrdiff_t idle = 0;        ///< open connections that nobody uses
+    std::ptrdiff_t idle = 0;        ///< open connections that are not in use
     std::ptrdiff_t busy = 0;        ///< open connections that are lent
     std::ptrdiff_t connecting = 0;  ///< connections being opened
     std::ptrdiff_t waiting = 0;     ///< statements, or threads, that wait for a connection
@@ -145,18 +181,29 @@ class PSYCACHE_EXPORT CacheInstrumentation {
     CacheInstrumentation& operator=(const CacheInstrumentation&) = delete;
     virtual ~CacheInstrumentation();
 
-    /// A `get_raw`, `get_text` or `get_raw_many` starts. @returns its span, or null.
+    /// A call that looks up starts. @returns its span, or null.
     virtual std::unique_ptr<CacheGetSpan> start_cache_get_span(const SpanInfo& info);
-    /// A `put_raw`, `put_text` or `put_raw_many` starts. @returns its span, or null.
+    /// A call that stores starts. @returns its span, or null.
     virtual std::unique_ptr<CachePutSpan> start_cache_put_span(const SpanInfo& info);
     /// A `remove` or `remove_many` starts. @returns its span, or null.
     virtual std::unique_ptr<CacheRemoveSpan> start_cache_remove_span(const SpanInfo& info);
-    /// A `flush` starts. @returns its span, or null.
+    /// A `touch` or `touch_many` starts. @returns its span, or null.
+    virtual std::unique_ptr<CacheTouchSpan> start_cache_touch_span(const SpanInfo& info);
+    /// A `remove_prefix`, `remove_tag` or `clear` starts. @returns its span, or null.
+    virtual std::unique_ptr<CacheInvalidationSpan> start_cache_invalidation_span(
+        const InvalidationInfo& info);
+    /// A `flush` starts. @returns its span, or null. Called by the next one unless that is
+    /// overridden.
     virtual std::unique_ptr<CacheFlushSpan> start_cache_flush_span();
-    /// A `cleanup_expired` starts. @returns its span, or null.
+    /// The same, with the name that the caller gave to the call; without keys.
+    virtual std::unique_ptr<CacheFlushSpan> start_cache_flush_span(const SpanInfo& info);
+    /// A `cleanup_expired` starts. @returns its span, or null. Called by the next one unless that
+    /// is overridden.
     virtual std::unique_ptr<CacheCleanupSpan> start_cache_cleanup_span();
+    /// The same, with the name that the caller gave to the call; without keys.
+    virtual std::unique_ptr<CacheCleanupSpan> start_cache_cleanup_span(const SpanInfo& info);
 
-    /// Somebody has waited for a connection.
+    /// A statement has waited for a connection.
     virtual void record_connection_wait(const ConnectionWait& wait);
     /// A statement has been answered, or has failed.
     virtual void record_statement(const StatementInfo& statement);

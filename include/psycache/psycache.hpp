@@ -13,6 +13,8 @@
 #include <psycache/error.hpp>
 #include <psycache/instrumentation.hpp>
 #include <psycache/options.hpp>
+#include <psycache/pool_statistics.hpp>
 #include <psycache/postgres_cache.hpp>
 #include <psycache/table.hpp>
+#include <psycache/transaction_cache.hpp>
 #include <psycache/version.hpp>

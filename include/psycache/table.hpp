@@ -33,15 +33,28 @@ struct PSYCACHE_EXPORT TableOptions {
     /// again, merged puts are about twice as fast and the table takes a fourth of the space, while
     /// a cleanup reads the whole table. An existing table or index is left as it is.
     bool expiry_index = true;
+
+    /// Whether there is a table of tags, `psycache_tags(tag, key, expires_at)`, beside that of the
+    /// entries, which is as Python's psycache makes it either way. It is what `PutOptions::tags`
+    /// and `remove_tag` want; @ref unlogged and @ref expiry_index count for it as well. With false
+    /// a table of tags that is there is left as it is.
+    bool tags = false;
 };
 
-/// The statements that make the table and its index, as text; nothing is sent.
+/// The statements that make the table and its index, as text for a migration tool; nothing is sent.
 ///
-/// Two statements (one without `expiry_index`), each ended by a semicolon and a line break; they do
-/// nothing where the table is there already. By default they are those of Python's psycache; either
-/// library can use either table, with and without the index.
+/// Two statements (one without `expiry_index`; twice as many with `tags`), each ended by a
+/// semicolon and a line break; they do nothing where the table is there already. By default they
+/// make what Python's psycache makes; either library can use either table, with and without the
+/// index.
+///
+/// Any number of sessions may run them at once, and may run @ref init_db meanwhile: each statement
+/// is a DO block in PL/pgSQL that takes the lock which init_db takes. So they may be committed one
+/// by one, as psql does, or be a part of a larger transaction, which then holds the lock until its
+/// end. In their text `\x3b` stands for a semicolon, so that a tool which splits scripts at
+/// semicolons leaves each in one piece.
 /// @throws std::invalid_argument when the schema is "" or holds a NUL byte.
-PSYCACHE_EXPORT std::string init_db_sql(const TableOptions& options = {});
+[[nodiscard]] PSYCACHE_EXPORT std::string init_db_sql(const TableOptions& options = {});
 
 /// Makes the table and its index unless they are there, with a connection of @p pool.
 ///

@@ -2,11 +2,17 @@
 
 #include "batching/batcher.hpp"
 
-namespace psycache {
+namespace psycache::detail {
+
+void Call::cancelled(asio::cancellation_type type) {
+    if (const auto batcher = batcher_.lock()) {
+        batcher->abandon(*this, type);
+    }
+}
 
 void Batch::call_done() {
     if (--open_ == 0) {
-        settle(std::monostate());
+        settle_with([] {});
     }
 }
 
@@ -16,4 +22,4 @@ void Batch::cancelled(asio::cancellation_type type) {
     }
 }
 
-}  // namespace psycache
+}  // namespace psycache::detail

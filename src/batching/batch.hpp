@@ -3,18 +3,16 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <variant>
 
-#include "async/completion.hpp"
 #include "batching/call.hpp"
 
-namespace psycache {
+namespace psycache::detail {
 
-/// Calls that one caller waits for together: done when the last of them is answered.
-class Batch final : public Completion<std::monostate>, public CallOwner {
+/// Calls that one caller waits for together: settled when the last of them is.
+class Batch final : public Waited, public CallOwner {
   public:
-    Batch(std::shared_ptr<Batcher> batcher, const Calls& calls)
-        : batcher_(std::move(batcher)), calls_(calls), open_(calls.size()) {}
+    Batch(std::shared_ptr<Batcher> batcher, CallSpan calls)
+        : batcher_(std::move(batcher)), calls_(calls.begin(), calls.end()), open_(calls.size()) {}
 
     const Calls& calls() const noexcept { return calls_; }
 
@@ -28,4 +26,4 @@ class Batch final : public Completion<std::monostate>, public CallOwner {
     std::atomic<std::size_t> open_;
 };
 
-}  // namespace psycache
+}  // namespace psycache::detail

@@ -1,95 +1,92 @@
 #pragma once
 
-#include <atomic>
-#include <boost/json/object.hpp>
-#include <chrono>
+#include <boost/intrusive/set_hook.hpp>
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
-#include <psycache/duration.hpp>
+#include "core/clock.hpp"
+#include "core/failure.hpp"
+#include "core/waiting.hpp"
 
-#include "async/completion.hpp"
-#include "failure.hpp"
-
-namespace psycache {
-
-using TimePoint = std::chrono::steady_clock::time_point;
-
-/// What calls can share a statement: those of one kind.
-enum class CallKind { get, put, remove };
-
-/// @returns the kind's name, as StatementInfo has it.
-constexpr std::string_view operation_name(CallKind kind) noexcept {
-    switch (kind) {
-        case CallKind::get:
-            return "get";
-        case CallKind::put:
-            return "put";
-        case CallKind::remove:
-            return "remove";
-    }
-    return "";
-}
-
-/// How often a group has failed so far, by what may be done about it.
-struct Tries {
-    unsigned unsent = 0;      ///< the connection broke, certainly without effect
-    unsigned unanswered = 0;  ///< the connection broke after sending
-    unsigned conflicts = 0;   ///< the server rolled the statement back for a conflict
-
-    bool any() const noexcept { return unsent + unanswered + conflicts > 0; }
-};
-
-/// The answer to any call; each kind uses its part.
-struct CallAnswer {
-    CallAnswer() = default;
-
-    std::optional<boost::json::object> value;  // get: none is a miss
-    std::optional<std::string> text;           // get of a text: none is a miss
-    std::size_t size = 0;                      // get, put: the stored size, where it was asked for
-    bool existed = false;                      // remove
-};
+namespace psycache::detail {
 
 class Batcher;
+class Operation;
+class WaitingThread;
 
-/// Who waits for several calls at once.
+/// A limit that the server has set for the role: how long one of its statements waits for a lock.
+struct LockLimit {
+    std::chrono::milliseconds after;
+    const char* sqlstate;  ///< what a statement that waited for so long ends with; a literal
+};
+
+/// Waits for several calls at once.
 class CallOwner {
   public:
     CallOwner() = default;
     CallOwner(const CallOwner&) = delete;
     CallOwner& operator=(const CallOwner&) = delete;
     virtual ~CallOwner() = default;
-    /// One of its calls has been answered; called where the call was settled.
+    /// One of its calls has been settled; called where that happened.
     virtual void call_done() = 0;
 };
 
-/// One get, put or remove on its way: queued, then part of a group, then answered.
-class Call final : public Completion<Result<CallAnswer>> {
+/// One call of an operation for one key on its way: queued, then part of a group, then settled.
+///
+/// Each operation derives its own, with the arguments that its statement needs and with the answer.
+class Call : public Waited {
   public:
-    Call(CallKind which, std::string its_key, TimePoint until)
-        : kind(which), key(std::move(its_key)), deadline(until) {}
+    /// @param its_operation outlives the call.
+    /// @param payload       how many bytes it sends beside its key.
+    Call(const Operation& its_operation, std::string its_key, TimePoint until,
+         std::size_t payload = 0)
+        : operation(its_operation),
+          key(std::move(its_key)),
+          deadline(until),
+          bytes(key.size() + payload) {}
 
-    const CallKind kind;
+    /// Answers the call. @param fill stores the answer; it is called if nothing came before it.
+    template <class Fill>
+    bool answer(const Fill& fill, Resume how = Resume::posted) {
+        return settle_with(fill, how);
+    }
+    bool fail(Failure why, Resume how = Resume::posted) {
+        return settle_with([&] { failure_ = std::move(why); }, how);
+    }
+    /// @returns why it failed, once it is settled; no code if it was answered.
+    const Failure& failure() const noexcept { return failure_; }
+
+    const Operation& operation;
     const std::string key;
-    bool as_text = false;  // get: the stored text is wanted, not an object
-    std::string jsonb;     // put: the encoded value
-    Duration ttl{0};       // put
     const TimePoint deadline;
-    Tries tries;                       // of a statement of its own, before it came to the batcher
-    std::shared_ptr<CallOwner> owner;  // of a call that nobody awaits alone; let go of at the end
-    // The same owner for whoever keeps its calls together: it stays, and is never looked into.
-    const CallOwner* together = nullptr;
+    const std::size_t bytes;
 
-    std::size_t bytes() const noexcept { return key.size() + jsonb.size(); }
+    std::shared_ptr<CallOwner> owner;  // of a call that is not awaited alone; dropped at the end
+    // The same owner as a mark of calls that belong together: it stays, and is never looked into.
+    const CallOwner* together = nullptr;
+    std::shared_ptr<WaitingThread> thread;  // that waits for it; none where a coroutine does
+
+    /// Where it is; the batcher's, under its lock.
+    struct Progress {
+        bool sent = false;
+        bool left = false;                        // its caller is being told that it has ended
+        bool locked = false;                      // another transaction had its row locked
+        bool ordered = false;                     // the writes of its key wait for it
+        TimePoint lock_limit = TimePoint::max();  // when the role's limit for locks has come
+        const char* limit_sqlstate = nullptr;
+    };
+    Progress progress;
+
+    /// Its place among the deadlines.
+    using DeadlineHook = boost::intrusive::set_member_hook<>;
+    DeadlineHook by_deadline;
 
   private:
     friend class Batcher;
-    friend class DeadlineList;
 
     void cancelled(asio::cancellation_type type) override;
     void delivered() override {
@@ -98,16 +95,11 @@ class Call final : public Completion<Result<CallAnswer>> {
         }
     }
 
+    Failure failure_;
     std::weak_ptr<Batcher> batcher_;  // set when it is submitted
-    bool sent_ = false;               // these six are the batcher's, under its lock
-    bool left_ = false;               // its caller is being told that it has ended
-    bool locked_ = false;             // its row was found locked by somebody else
-    bool linked_ = false;
-    Call* earlier_ = nullptr;
-    Call* later_ = nullptr;
 };
 
 using Calls = std::vector<std::shared_ptr<Call>>;
 using CallSpan = std::span<const std::shared_ptr<Call>>;
 
-}  // namespace psycache
+}  // namespace psycache::detail

@@ -4,7 +4,9 @@
 #include <string>
 #include <utility>
 
-namespace psycache {
+#include "core/sqlstate.hpp"
+
+namespace psycache::detail {
 
 namespace {
 
@@ -17,89 +19,89 @@ bool is_silent(const boost::system::error_code& code) {
 
 }  // namespace
 
-Breaker::Breaker(unsigned seed, LogSink log) : log_(std::move(log)), pause_(seed, shortest_pause) {}
+Breaker::Breaker(unsigned seed, LogSink log)
+    : log_(std::move(log)),
+      all_(seed, "the server cannot be reached: calls are answered without it (OnOutage::miss)",
+           "the server answers again: its calls are no longer answered without it"),
+      writes_(seed, "the server takes no writes: they are dropped (OnOutage::miss)",
+              "the server takes writes again: they are no longer dropped") {}
 
-Breaker::Pass Breaker::admit(TimePoint now) {
+Breaker::Pass Breaker::admit(TimePoint now, bool writes) {
     Pass pass;
     if (open()) {
         const std::lock_guard lock(mutex_);
-        if (open() && (probing_ || now < pause_.next_attempt())) {
-            pass.refusal_ = reason_;
-            return pass;
+        for (const Circuit* circuit : {&all_, &writes_}) {
+            if (circuit->refuses(now) && (writes || circuit == &all_)) {
+                pass.refusal_ = circuit->reason;
+                return pass;
+            }
         }
-        pass.probe_ = probing_ = open();
+        pass.probe_ = all_.probing = all_.open;
+        if (writes) {
+            pass.probe_write_ = writes_.probing = writes_.open;
+        }
     }
     pass.breaker_ = shared_from_this();
     pass.successes_before_ = successes_.load(std::memory_order_relaxed);
+    pass.writes_ = writes;
     return pass;
 }
 
-void Breaker::succeeded(bool was_probe) noexcept {
-    successes_.fetch_add(1, std::memory_order_relaxed);
-    if (failures_.load(std::memory_order_relaxed) != 0) {
-        failures_.store(0, std::memory_order_relaxed);
+/// The server has answered a call.
+void Breaker::succeeded(Circuit& circuit, bool was_probe) noexcept {
+    if (circuit.failures.load(std::memory_order_relaxed) != 0) {
+        circuit.failures.store(0, std::memory_order_relaxed);
     }
-    if (was_probe || open()) {
-        close();
-    }
-}
-
-void Breaker::failed(const Failure& failure, std::uint64_t successes_before, bool was_probe,
-                     TimePoint now) noexcept {
-    if (failure.code != Condition::unavailable) {
-        if (!is_silent(failure.code)) {
-            succeeded(was_probe);  // the server has answered
-        } else if (was_probe) {
-            probe_withdrawn();
-        }
-        return;
-    }
-    // A call that was slow while others were answered met a lock, not an outage.
-    if (!was_probe && successes_.load(std::memory_order_relaxed) != successes_before) {
-        return;
-    }
-    if (!was_probe && failures_.fetch_add(1, std::memory_order_relaxed) + 1 < enough) {
+    if (!was_probe && !circuit.open) {
         return;
     }
     {
         const std::lock_guard lock(mutex_);
-        if (open() && !was_probe) {
+        circuit.probing = false;
+        if (!circuit.open.exchange(false)) {
             return;
         }
-        probing_ = false;
-        pause_.failed(now, longest_pause);
+        circuit.failures.store(0);
+        circuit.pause.succeeded();
+        circuit.reason.reset();
+    }
+    log(LogLevel::info, circuit.closed);
+}
+
+void Breaker::failed(Circuit& circuit, const Failure& failure, bool was_probe,
+                     TimePoint now) noexcept {
+    if (!was_probe && circuit.failures.fetch_add(1, std::memory_order_relaxed) + 1 < enough) {
+        return;
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        if (circuit.open && !was_probe) {
+            return;
+        }
+        circuit.probing = false;
+        circuit.pause.failed(now, longest_pause);
         try {
-            reason_ = Failure(failure.code,
-                              "not tried, since the server could not be reached: " + failure.cause);
-            reason_->sqlstate = failure.sqlstate;
+            circuit.reason =
+                Failure(failure.code,
+                        (&circuit == &all_ ? "not tried, since the server could not be reached: "
+                                           : "not tried, since the server refused writes: ") +
+                            failure.cause);
+            circuit.reason->sqlstate = failure.sqlstate;
         } catch (...) {
             return;  // out of memory: the next failure may open it
         }
-        if (open_.exchange(true)) {
+        if (circuit.open.exchange(true)) {
             return;
         }
     }
-    log(LogLevel::warning,
-        "the server cannot be reached: calls are answered without it (OnOutage::miss)");
+    log(LogLevel::warning, circuit.opened);
 }
 
-void Breaker::probe_withdrawn() noexcept {
-    const std::lock_guard lock(mutex_);
-    probing_ = false;
-}
-
-void Breaker::close() noexcept {
-    {
+void Breaker::withdrawn(Circuit& circuit, bool was_probe) noexcept {
+    if (was_probe) {
         const std::lock_guard lock(mutex_);
-        probing_ = false;
-        if (!open_.exchange(false)) {
-            return;
-        }
-        failures_.store(0);
-        pause_.succeeded();
-        reason_.reset();
+        circuit.probing = false;
     }
-    log(LogLevel::info, "the server answers again: its calls are no longer answered without it");
 }
 
 void Breaker::log(LogLevel level, std::string_view line) const noexcept {
@@ -113,21 +115,48 @@ void Breaker::log(LogLevel level, std::string_view line) const noexcept {
 }
 
 Breaker::Pass::~Pass() {
-    if (breaker_ && probe_) {
-        breaker_->probe_withdrawn();
+    withdraw();
+}
+
+/// It tells nothing.
+void Breaker::Pass::withdraw() noexcept {
+    if (const auto breaker = std::move(breaker_)) {
+        breaker->withdrawn(breaker->all_, probe_);
+        breaker->withdrawn(breaker->writes_, probe_write_);
     }
 }
 
 void Breaker::Pass::succeeded() noexcept {
     if (const auto breaker = std::move(breaker_)) {
-        breaker->succeeded(probe_);
+        breaker->successes_.fetch_add(1, std::memory_order_relaxed);
+        breaker->succeeded(breaker->all_, probe_);
+        if (writes_) {
+            breaker->succeeded(breaker->writes_, probe_write_);
+        }
     }
 }
 
 void Breaker::Pass::failed(const Failure& failure) noexcept {
-    if (const auto breaker = std::move(breaker_)) {
-        breaker->failed(failure, successes_before_, probe_, std::chrono::steady_clock::now());
+    if (!breaker_ || is_silent(failure.code)) {
+        return withdraw();
+    }
+    const bool refused_write = writes_ && refuses_writes(failure.sqlstate);
+    if (!refused_write && failure.code != Condition::unavailable) {
+        return succeeded();  // the server has answered
+    }
+    const auto now = std::chrono::steady_clock::now();
+    const auto breaker = std::move(breaker_);
+    if (refused_write) {
+        breaker->successes_.fetch_add(1, std::memory_order_relaxed);
+        breaker->succeeded(breaker->all_, probe_);
+        breaker->failed(breaker->writes_, failure, probe_write_, now);
+        return;
+    }
+    breaker->withdrawn(breaker->writes_, probe_write_);
+    // A call that was slow while others were answered met a lock, not an outage.
+    if (probe_ || breaker->successes_.load(std::memory_order_relaxed) == successes_before_) {
+        breaker->failed(breaker->all_, failure, probe_, now);
     }
 }
 
-}  // namespace psycache
+}  // namespace psycache::detail

@@ -9,12 +9,12 @@
 #include <optional>
 #include <vector>
 
-#include "async/completion.hpp"
 #include "cache/cache_core.hpp"
+#include "core/timed_wait.hpp"
 
 namespace psycache::detail {
 
-/// A cleanup loop on a strand of an executor, with those who wait for its end.
+/// A cleanup loop on a strand of an executor, and the waits for its end.
 class CleanupTask : public std::enable_shared_from_this<CleanupTask> {
   public:
     CleanupTask(CacheCore::Self core, const asio::any_io_executor& executor);
@@ -27,10 +27,10 @@ class CleanupTask : public std::enable_shared_from_this<CleanupTask> {
                                       std::optional<Duration> timeout);
 
   private:
-    class StopWaiter;
+    using EndWait = TimedWait<bool>;
 
     void ended() noexcept;
-    void wait_for_end(std::shared_ptr<StopWaiter> waiter, asio::steady_timer& timer,
+    void wait_for_end(std::shared_ptr<EndWait> wait, asio::steady_timer& timer,
                       std::optional<Duration> timeout);
 
     const CacheCore::Self core_;
@@ -39,7 +39,7 @@ class CleanupTask : public std::enable_shared_from_this<CleanupTask> {
 
     std::mutex mutex_;
     bool ended_ = false;
-    std::vector<std::shared_ptr<StopWaiter>> waiters_;
+    std::vector<std::shared_ptr<EndWait>> waits_;
 };
 
 /// @returns "5s", "0.25s": as the warnings about a late stop put it.

@@ -8,9 +8,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <psycache/error.hpp>
+#include <psycache/postgres_cache.hpp>
 #include <psycache/table.hpp>
 #include <psycache/version.hpp>
 
@@ -25,17 +27,29 @@ constexpr const char* description =
 constexpr const char* init_db_description =
     "Make the cache's table and its index, unless they are there already.";
 
+constexpr const char* clear_description = "Delete all entries and all tags at once, by TRUNCATE.";
+
 constexpr const char* init_db_footer =
     R"(The table is UNLOGGED: fast to write, empty after a crash, not on standbys; --logged
 makes an ordinary one. A table that exists is left as it is.
 
+--tags makes a second table, psycache_tags, which entries with tags need.
+
 Without DSN the SQL is printed instead, for a migration tool or for psql:
   psycache init-db --schema app | psql -v ON_ERROR_STOP=1
+Any number of sessions may run it at once. In its statements \x3b is a semicolon,
+for tools that split a script at them.
 
 DSN is what libpq accepts: "postgresql://host/database", "host=... dbname=...",
 or "" for the environment (PGHOST, PGDATABASE, PGSERVICE ...). Other users of this
 machine can read a password on a command line: keep it in ~/.pgpass, in the file
 that PGPASSFILE names, or in a service file (DSN "service=NAME").)";
+
+constexpr const char* clear_footer =
+    R"(The role needs the privilege TRUNCATE on the tables. It waits for transactions that
+use them for a minute at most, and holds up others for 0.1 seconds at a time.
+
+DSN is as for init-db; "" for the environment.)";
 
 std::string version_text() {
     return "psycache " + std::to_string(PSYCACHE_VERSION_MAJOR) + "." +
@@ -43,34 +57,26 @@ std::string version_text() {
 }
 
 /// Writes what the command has to say; a full disk or a closed pipe is a failure, too.
-int print(const std::string& text) {
+int print(const std::string& command, const std::string& text) {
     std::cout << text << std::flush;
     if (!std::cout) {
-        std::cerr << "psycache: init-db failed: cannot write to standard output\n";
+        std::cerr << "psycache: " << command << " failed: cannot write to standard output\n";
         return exit_failure;
     }
     return EXIT_SUCCESS;
 }
 
-/// @returns the text without what the reader of a command line knows already.
-std::string_view cause_in(std::string_view what) {
-    for (const std::string_view known : {"psycache: init_db: ", "PoolOptions::"}) {
-        if (what.starts_with(known)) {
-            return what.substr(known.size());
-        }
-    }
-    return what;
-}
-
-int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions& options) {
+/// Runs a command, and says why it failed if it did. @returns the exit code.
+template <class Body>
+int run(const std::string& command, const Body& body) {
     try {
-        if (!dsn) {
-            return print(psycache::init_db_sql(options));
-        }
-        psycache::init_db(*dsn, options);
-        return print("psycache: initialized the cache table.\n");
+        return body();
     } catch (const psycache::Error& error) {
-        std::cerr << "psycache: init-db failed: " << cause_in(error.what()) << '\n';
+        std::cerr << "psycache: " << command << " failed: " << error.cause();
+        if (!error.sqlstate().empty()) {
+            std::cerr << " [" << error.sqlstate() << ']';
+        }
+        std::cerr << '\n';
         // A library keeps the server's words to itself, as they can hold users' data. Here they are
         // about a table and a role only, and the person who typed the command needs them.
         const std::string_view words = error.server_message();
@@ -78,9 +84,31 @@ int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions&
             std::cerr << "psycache: the server said: " << words.substr(0, words.find('\n')) << '\n';
         }
     } catch (const std::exception& error) {
-        std::cerr << "psycache: init-db failed: " << cause_in(error.what()) << '\n';
+        std::cerr << "psycache: " << command << " failed: " << error.what() << '\n';
     }
     return exit_failure;
+}
+
+int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions& options) {
+    return run("init-db", [&] {
+        if (!dsn) {
+            return print("init-db", psycache::init_db_sql(options));
+        }
+        psycache::init_db(*dsn, options);
+        return print("init-db", "psycache: initialized the cache table.\n");
+    });
+}
+
+int clear(const std::string& dsn, const std::optional<std::string>& schema) {
+    return run("clear", [&] {
+        psycache::PoolOptions pool;
+        pool.dsn = dsn;
+        pool.max_size = 1;
+        psycache::CacheOptions options;
+        options.schema = schema;
+        psycache::PostgresCache(std::move(pool), std::move(options)).clear();
+        return print("clear", "psycache: cleared the cache table.\n");
+    });
 }
 
 /// The command line, last argument first, as CLI11 wants it.
@@ -123,16 +151,25 @@ int main(int argc, char** argv) {
     std::string dsn;
     bool logged = false;
     bool no_expiry_index = false;
+    bool tags = false;
     CLI::Option* schema_option =
         init_db_command->add_option("--schema", schema, "Where the table is made; must exist");
     init_db_command->add_flag("--logged", logged,
                               "Make a table that survives a crash of the server");
     init_db_command->add_flag("--no-expiry-index", no_expiry_index,
                               "Leave the index out: faster to overwrite, slower to clean");
+    init_db_command->add_flag("--tags", tags, "Make the table of tags as well");
     CLI::Option* dsn_option =
         init_db_command->add_option("DSN", dsn, "The database; without it, the SQL is printed");
     schema_option->option_text("SCHEMA");
     dsn_option->option_text(" ");
+
+    CLI::App* clear_command = app.add_subcommand("clear", clear_description);
+    clear_command->footer(clear_footer);
+    CLI::Option* clear_schema_option =
+        clear_command->add_option("--schema", schema, "Where the table is");
+    clear_schema_option->option_text("SCHEMA");
+    clear_command->add_option("DSN", dsn, "The database")->required()->option_text(" ");
 
     try {
         app.parse(arguments(argc, argv));
@@ -141,12 +178,17 @@ int main(int argc, char** argv) {
         return app.exit(error) == EXIT_SUCCESS ? EXIT_SUCCESS : exit_usage;
     }
 
+    if (clear_command->parsed()) {
+        return clear(dsn, clear_schema_option->count() > 0 ? std::optional<std::string>(schema)
+                                                           : std::nullopt);
+    }
     psycache::TableOptions options;
     if (schema_option->count() > 0) {
         options.schema = schema;
     }
     options.unlogged = !logged;
     options.expiry_index = !no_expiry_index;
+    options.tags = tags;
     return init_db(dsn_option->count() > 0 ? std::optional<std::string>(dsn) : std::nullopt,
                    options);
 }

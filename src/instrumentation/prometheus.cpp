@@ -1,341 +1,10 @@
 #include <psycache/instrumentation/prometheus.hpp>
 
-#include <prometheus/check_names.h>
-#include <prometheus/counter.h>
-#include <prometheus/family.h>
-#include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
-#include <prometheus/labels.h>
-#include <prometheus/registry.h>
-
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <boost/asio/error.hpp>
-#include <chrono>
-#include <cstddef>
-#include <cstdint>
-#include <exception>
-#include <functional>
-#include <mutex>
-#include <shared_mutex>
-#include <stdexcept>
-#include <utility>
-
-#include <psycache/error.hpp>
+#include "prometheus_metrics.hpp"
 
 namespace psycache {
 
-namespace {
-
-using ::prometheus::Counter;
-using ::prometheus::Family;
-using ::prometheus::Gauge;
-using ::prometheus::Histogram;
-using ::prometheus::Labels;
-using ::prometheus::Registry;
-using Buckets = Histogram::BucketBoundaries;
-using Clock = std::chrono::steady_clock;
-
-constexpr std::string_view span_name_label = "span_name";
-constexpr std::string_view operation_label = "operation";
-constexpr std::string_view kind_label = "kind";
-
-enum Operation : std::size_t { op_get, op_put, op_remove, op_flush, op_cleanup };
-constexpr std::array<std::string_view, 5> operations{"get", "put", "remove", "flush", "cleanup"};
-
-enum Kind : std::size_t {
-    kind_cancelled,
-    kind_timeout,
-    kind_outcome_unknown,
-    kind_unavailable,
-    kind_transient,
-    kind_caller_mistake,
-    kind_other
-};
-constexpr std::array<std::string_view, 7> kinds{"cancelled",   "timeout",   "outcome_unknown",
-                                                "unavailable", "transient", "caller_mistake",
-                                                "other"};
-
-// From the narrow to the wide: a lost write is "unavailable" too, and what is unavailable is mostly
-// "transient", so in another order some kinds would never be seen.
-Kind kind_of(const boost::system::error_code& code) noexcept {
-    if (code == boost::asio::error::operation_aborted) {
-        return kind_cancelled;
-    }
-    if (code == Condition::timeout) {
-        return kind_timeout;
-    }
-    if (code == Condition::outcome_unknown) {
-        return kind_outcome_unknown;
-    }
-    if (code == Condition::unavailable) {
-        return kind_unavailable;
-    }
-    if (code == Condition::transient) {
-        return kind_transient;
-    }
-    if (code == Condition::caller_mistake) {
-        return kind_caller_mistake;
-    }
-    return kind_other;
-}
-
-const Buckets& call_duration_buckets() {
-    static const Buckets buckets{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10};
-    return buckets;
-}
-
-const Buckets& statement_duration_buckets() {
-    static const Buckets buckets{.0001, .00025, .0005, .001, .0025, .005, .01, .025,
-                                 .05,   .1,     .25,   .5,   1,     2.5,  5,   10};
-    return buckets;
-}
-
-const Buckets& item_size_buckets() {
-    static const Buckets buckets{64, 256, 1024, 4096, 16384, 65536, 262144, 1048576};
-    return buckets;
-}
-
-const Buckets& flushed_entries_buckets() {
-    static const Buckets buckets{0, 1, 5, 10, 25, 50, 100, 250, 500, 1000};
-    return buckets;
-}
-
-const Buckets& statement_calls_buckets() {
-    static const Buckets buckets{1, 2, 4, 8, 16, 32, 64, 128};
-    return buckets;
-}
-
-double seconds(Clock::duration duration) {
-    return std::chrono::duration<double>(duration).count();
-}
-
-Labels with(Labels labels, std::string_view name, std::string_view value) {
-    labels.insert_or_assign(std::string(name), std::string(value));
-    return labels;
-}
-
-Labels checked(Labels labels) {
-    for (const auto& [name, value] : labels) {
-        const bool reserved = name == span_name_label || name == operation_label ||
-                              name == kind_label || name == "le";
-        if (reserved || !::prometheus::CheckLabelName(name)) {
-            throw std::invalid_argument("constant_labels: \"" + name +
-                                        "\" is no label name, or is reserved");
-        }
-    }
-    return labels;
-}
-
-Registry& checked(const std::shared_ptr<Registry>& registry) {
-    if (!registry) {
-        throw std::invalid_argument("registry must not be null");
-    }
-    return *registry;
-}
-
-// Constant labels are put on the series and not on the family: two families of one name are two
-// entries in what a scrape reads, and the text format allows but one.
-Family<Counter>& counters(Registry& registry, const char* name, const char* help) {
-    return ::prometheus::BuildCounter().Name(name).Help(help).Register(registry);
-}
-Family<Gauge>& gauges(Registry& registry, const char* name, const char* help) {
-    return ::prometheus::BuildGauge().Name(name).Help(help).Register(registry);
-}
-Family<Histogram>& histograms(Registry& registry, const char* name, const char* help) {
-    return ::prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
-}
-
-/// A series that appears when it is first used.
-template <class Metric>
-class Lazy {
-  public:
-    template <class... Args>
-    Metric& get(Family<Metric>& family, const Labels& labels, const Args&... args) {
-        Metric* metric = metric_.load(std::memory_order_acquire);
-        if (metric == nullptr) {
-            // Of several threads that come here at once, all get the same one.
-            metric = &family.Add(labels, args...);
-            metric_.store(metric, std::memory_order_release);
-        }
-        return *metric;
-    }
-
-  private:
-    std::atomic<Metric*> metric_{nullptr};
-};
-
-/// The series of one span name.
-struct NamedSeries {
-    explicit NamedSeries(Labels all_labels) : labels(std::move(all_labels)) {}
-
-    const Labels labels;
-    Lazy<Counter> hits;
-    Lazy<Counter> misses;
-    Lazy<Histogram> get_duration;
-    Lazy<Histogram> put_duration;
-    Lazy<Histogram> item_size;
-};
-
-/// The series of one operation.
-struct OperationSeries {
-    std::array<Counter*, kinds.size()> errors{};
-    Gauge* in_progress = nullptr;
-    Counter* retries = nullptr;
-    Histogram* statement_duration = nullptr;
-    Histogram* statement_calls = nullptr;
-};
-
-/// Makes series that have the constant labels only.
-struct PlainSource {
-    Registry& registry;
-    const Labels& labels;
-
-    Gauge& gauge(const char* name, const char* help) const {
-        return gauges(registry, name, help).Add(labels);
-    }
-    Histogram& histogram(const char* name, const char* help, const Buckets& buckets) const {
-        return histograms(registry, name, help).Add(labels, buckets);
-    }
-};
-
-/// The series without labels of their own.
-struct PlainSeries {
-    PlainSource from;
-    Histogram& remove_duration =
-        from.histogram("psycache_remove_duration_seconds", "Time that a remove took, in seconds.",
-                       call_duration_buckets());
-    Histogram& flush_duration =
-        from.histogram("psycache_flush_duration_seconds", "Time that a flush took, in seconds.",
-                       call_duration_buckets());
-    Histogram& flushed_entries =
-        from.histogram("psycache_flushed_entries", "Rows that a flush deleted, live and expired.",
-                       flushed_entries_buckets());
-    Gauge& cleanup_last_run =
-        from.gauge("psycache_cleanup_last_run_timestamp_seconds",
-                   "Unix time at which the last cleanup that worked has ended; 0 for none yet.");
-    Gauge& cleanup_deleted = from.gauge("psycache_cleanup_deleted_entries",
-                                        "Expired rows that the last cleanup deleted.");
-    Histogram& cleanup_duration = from.histogram(
-        "psycache_cleanup_duration_seconds",
-        "Time that a cleanup took, all its batches together, in seconds.", call_duration_buckets());
-    Histogram& connection_wait = from.histogram(
-        "psycache_connection_wait_seconds", "Time that was waited for a connection, in seconds.",
-        statement_duration_buckets());
-    Gauge& pool_open =
-        from.gauge("psycache_pool_open_connections", "Open connections, idle and busy.");
-    Gauge& pool_idle =
-        from.gauge("psycache_pool_idle_connections", "Open connections that nobody uses.");
-    Gauge& pool_busy =
-        from.gauge("psycache_pool_busy_connections", "Open connections that are lent.");
-    Gauge& pool_connecting =
-        from.gauge("psycache_pool_connecting", "Connections that are being opened.");
-    Gauge& pool_waiting =
-        from.gauge("psycache_pool_waiting", "Statements, or threads, that wait for a connection.");
-};
-
-}  // namespace
-
-namespace detail {
-
-/// All series, looked up once: a Family would want a map of labels for each look-up.
-class PrometheusMetrics {
-  public:
-    PrometheusMetrics(std::shared_ptr<Registry> registry, Labels constant_labels)
-        : registry_(std::move(registry)), constant_labels_(checked(std::move(constant_labels))) {
-        make_operations();
-    }
-
-    /// @returns what stays valid as long as this object.
-    NamedSeries& named(std::string_view span_name) {
-        {
-            const std::shared_lock lock(mutex_);
-            const auto found = named_.find(span_name);
-            if (found != named_.end()) {
-                return found->second;
-            }
-        }
-        auto labels = with(constant_labels_, span_name_label, span_name);
-        const std::unique_lock lock(mutex_);
-        return named_.try_emplace(std::string(span_name), std::move(labels)).first->second;
-    }
-
-    const OperationSeries& operation(Operation operation) const { return operations_[operation]; }
-
-    /// @returns null for an operation that has no series.
-    const OperationSeries* operation(std::string_view name) const {
-        const auto found = std::find(operations.begin(), operations.end(), name);
-        return found == operations.end()
-                   ? nullptr
-                   : &operations_[static_cast<std::size_t>(found - operations.begin())];
-    }
-
-    const PlainSeries& plain() const { return plain_; }
-
-    Histogram& get_duration(NamedSeries& series) {
-        return series.get_duration.get(get_duration_, series.labels, call_duration_buckets());
-    }
-    Histogram& put_duration(NamedSeries& series) {
-        return series.put_duration.get(put_duration_, series.labels, call_duration_buckets());
-    }
-    void hit(NamedSeries& series) { series.hits.get(hits_, series.labels).Increment(); }
-    void miss(NamedSeries& series) { series.misses.get(misses_, series.labels).Increment(); }
-    void item_size(NamedSeries& series, std::size_t size) {
-        series.item_size.get(item_size_, series.labels, item_size_buckets())
-            .Observe(static_cast<double>(size));
-    }
-
-  private:
-    void make_operations() {
-        auto& errors = counters(*registry_, "psycache_errors_total",
-                                "Calls that failed, timed out or were cancelled.");
-        auto& in_progress =
-            gauges(*registry_, "psycache_calls_in_progress", "Calls that run at the moment.");
-        auto& retries = counters(*registry_, "psycache_retries_total",
-                                 "Statements that were sent once more, after a connection broke "
-                                 "or the server asked to try again.");
-        auto& statement_duration =
-            histograms(*registry_, "psycache_statement_duration_seconds",
-                       "Time from sending a statement to its answer, in seconds.");
-        auto& statement_calls = histograms(*registry_, "psycache_statement_calls",
-                                           "How many calls shared a statement.");
-        for (std::size_t i = 0; i < operations.size(); ++i) {
-            const auto labels = with(constant_labels_, operation_label, operations[i]);
-            OperationSeries& series = operations_[i];
-            for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
-                series.errors[kind] = &errors.Add(with(labels, kind_label, kinds[kind]));
-            }
-            series.in_progress = &in_progress.Add(labels);
-            series.retries = &retries.Add(labels);
-            series.statement_duration =
-                &statement_duration.Add(labels, statement_duration_buckets());
-            series.statement_calls = &statement_calls.Add(labels, statement_calls_buckets());
-        }
-    }
-
-    const std::shared_ptr<Registry> registry_;
-    const Labels constant_labels_;
-
-    Family<Counter>& hits_ =
-        counters(*registry_, "psycache_hits_total", "Gets that found a live entry.");
-    Family<Counter>& misses_ =
-        counters(*registry_, "psycache_misses_total", "Gets that found no live entry.");
-    Family<Histogram>& get_duration_ = histograms(*registry_, "psycache_get_duration_seconds",
-                                                  "Time that a get took, in seconds.");
-    Family<Histogram>& put_duration_ = histograms(*registry_, "psycache_put_duration_seconds",
-                                                  "Time that a put took, in seconds.");
-    Family<Histogram>& item_size_ =
-        histograms(*registry_, "psycache_item_size_bytes",
-                   "Stored size of the values that were found or put, in bytes.");
-    const PlainSeries plain_{PlainSource{*registry_, constant_labels_}};
-    std::array<OperationSeries, operations.size()> operations_;
-
-    std::shared_mutex mutex_;
-    std::map<std::string, NamedSeries, std::less<>> named_;
-};
-
-}  // namespace detail
+using namespace detail;
 
 namespace {
 
@@ -345,14 +14,17 @@ using Metrics = detail::PrometheusMetrics;
 template <class Base>
 class Span : public Base {
   public:
-    Span(const OperationSeries& operation, Histogram& duration)
+    /// @param duration where it is wanted.
+    Span(const OperationSeries& operation, Histogram* duration)
         : operation_(operation), duration_(duration), start_(Clock::now()) {
         operation_.in_progress->Increment();
     }
     ~Span() override {
         operation_.in_progress->Decrement();
         try {
-            duration_.Observe(seconds(Clock::now() - start_));
+            if (duration_ != nullptr) {
+                duration_->Observe(seconds(Clock::now() - start_));
+            }
         } catch (const std::exception&) {  // its mutex may refuse
         }
     }
@@ -363,14 +35,14 @@ class Span : public Base {
 
   private:
     const OperationSeries& operation_;
-    Histogram& duration_;
+    Histogram* const duration_;
     const Clock::time_point start_;
 };
 
 class GetSpan final : public Span<CacheGetSpan> {
   public:
-    GetSpan(Metrics& metrics, NamedSeries& series)
-        : Span(metrics.operation(op_get), metrics.get_duration(series)),
+    GetSpan(Metrics& metrics, const SpanInfo& info, NamedSeries& series)
+        : Span(metrics.operation_of_call(info.operation, "get"), &metrics.get_duration(series)),
           metrics_(metrics),
           series_(series) {}
 
@@ -387,8 +59,8 @@ class GetSpan final : public Span<CacheGetSpan> {
 
 class PutSpan final : public Span<CachePutSpan> {
   public:
-    PutSpan(Metrics& metrics, NamedSeries& series)
-        : Span(metrics.operation(op_put), metrics.put_duration(series)),
+    PutSpan(Metrics& metrics, const SpanInfo& info, NamedSeries& series)
+        : Span(metrics.operation_of_call(info.operation, "put"), &metrics.put_duration(series)),
           metrics_(metrics),
           series_(series) {}
 
@@ -402,13 +74,28 @@ class PutSpan final : public Span<CachePutSpan> {
 class RemoveSpan final : public Span<CacheRemoveSpan> {
   public:
     explicit RemoveSpan(Metrics& metrics)
-        : Span(metrics.operation(op_remove), metrics.plain().remove_duration) {}
+        : Span(metrics.operation(op_remove), &metrics.plain().remove_duration) {}
+};
+
+class InvalidationSpan final : public Span<CacheInvalidationSpan> {
+  public:
+    explicit InvalidationSpan(const OperationSeries& series)
+        : Span(series, series.invalidation_duration), series_(series) {}
+
+    void record_invalidated(std::uint64_t entries) override {
+        if (series_.invalidated_entries != nullptr) {
+            series_.invalidated_entries->Increment(static_cast<double>(entries));
+        }
+    }
+
+  private:
+    const OperationSeries& series_;
 };
 
 class FlushSpan final : public Span<CacheFlushSpan> {
   public:
     explicit FlushSpan(Metrics& metrics)
-        : Span(metrics.operation(op_flush), metrics.plain().flush_duration), metrics_(metrics) {}
+        : Span(metrics.operation(op_flush), &metrics.plain().flush_duration), metrics_(metrics) {}
 
     void record_flush(std::uint64_t entries) override {
         metrics_.plain().flushed_entries.Observe(static_cast<double>(entries));
@@ -421,7 +108,7 @@ class FlushSpan final : public Span<CacheFlushSpan> {
 class CleanupSpan final : public Span<CacheCleanupSpan> {
   public:
     explicit CleanupSpan(Metrics& metrics)
-        : Span(metrics.operation(op_cleanup), metrics.plain().cleanup_duration),
+        : Span(metrics.operation(op_cleanup), &metrics.plain().cleanup_duration),
           metrics_(metrics) {}
 
     void record_cleanup(std::uint64_t entries) override {
@@ -458,17 +145,28 @@ std::string_view PrometheusInstrumentation::error_kind(
 
 std::unique_ptr<CacheGetSpan> PrometheusInstrumentation::start_cache_get_span(
     const SpanInfo& info) {
-    return std::make_unique<GetSpan>(*metrics_, metrics_->named(info.name));
+    return std::make_unique<GetSpan>(*metrics_, info, metrics_->named(info.name));
 }
 
 std::unique_ptr<CachePutSpan> PrometheusInstrumentation::start_cache_put_span(
     const SpanInfo& info) {
-    return std::make_unique<PutSpan>(*metrics_, metrics_->named(info.name));
+    return std::make_unique<PutSpan>(*metrics_, info, metrics_->named(info.name));
 }
 
 std::unique_ptr<CacheRemoveSpan> PrometheusInstrumentation::start_cache_remove_span(
     const SpanInfo& /*info*/) {
     return std::make_unique<RemoveSpan>(*metrics_);
+}
+
+std::unique_ptr<CacheTouchSpan> PrometheusInstrumentation::start_cache_touch_span(
+    const SpanInfo& info) {
+    return std::make_unique<Span<CacheTouchSpan>>(
+        metrics_->operation_of_call(info.operation, "touch"), nullptr);
+}
+
+std::unique_ptr<CacheInvalidationSpan> PrometheusInstrumentation::start_cache_invalidation_span(
+    const InvalidationInfo& info) {
+    return std::make_unique<InvalidationSpan>(metrics_->operation(info.operation));
 }
 
 std::unique_ptr<CacheFlushSpan> PrometheusInstrumentation::start_cache_flush_span() {
@@ -484,15 +182,12 @@ void PrometheusInstrumentation::record_connection_wait(const ConnectionWait& wai
 }
 
 void PrometheusInstrumentation::record_statement(const StatementInfo& statement) {
-    const auto* const series = metrics_->operation(statement.operation);
-    if (series == nullptr) {
-        return;
-    }
+    const OperationSeries& series = metrics_->operation(statement.operation);
     if (statement.retry) {
-        series->retries->Increment();
+        series.retries->Increment();
     }
-    series->statement_duration->Observe(seconds(statement.took));
-    series->statement_calls->Observe(static_cast<double>(statement.calls));
+    series.statement_duration->Observe(seconds(statement.took));
+    series.statement_calls->Observe(static_cast<double>(statement.calls));
 }
 
 void PrometheusInstrumentation::record_pool_change(const PoolChange& change) {

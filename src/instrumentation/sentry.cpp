@@ -17,6 +17,8 @@
 #include <psycache/async_postgres_cache.hpp>
 #include <psycache/error.hpp>
 
+#include "instrumentation/shown_keys.hpp"
+
 namespace {
 
 /// Stands in where the SDK has no function of this name: before 0.10, which gives no version number
@@ -271,6 +273,21 @@ class RemoveSpan final : public Span<CacheRemoveSpan> {
     void record_removed() override { succeed(); }
 };
 
+class InvalidationSpan final : public Span<CacheInvalidationSpan> {
+  public:
+    using Span::Span;
+    void record_invalidated(std::uint64_t entries) override {
+        if (counts_) {
+            set("cache.num_removed", number_value(entries));
+        }
+        succeed();
+    }
+    void counts_entries() { counts_ = true; }
+
+  private:
+    bool counts_ = false;
+};
+
 class FlushSpan final : public Span<CacheFlushSpan> {
   public:
     using Span::Span;
@@ -282,20 +299,26 @@ class FlushSpan final : public Span<CacheFlushSpan> {
 
 template <class T>
 std::unique_ptr<T> open(const SentryParent& parent, std::string_view op,
-                        std::string_view default_name, const SpanInfo& info) {
+                        std::string_view default_name, const SpanInfo& info,
+                        const SentryOptions& options) {
     Handle handle = start_span(parent, op, info.name.empty() ? default_name : info.name);
     if (!handle) {
         return nullptr;
     }
-    if (!info.keys.empty()) {
-        handle.set("cache.key", list_of(info.keys));
+    const detail::ShownKeys shown = detail::shown_keys(info.keys, options.keys);
+    if (!shown.keys.empty()) {
+        handle.set("cache.key", list_of(shown.keys));
+    }
+    if (shown.more > 0) {
+        handle.set("cache.more_keys", number_value(shown.more));
     }
     return std::make_unique<T>(std::move(handle));
 }
 
 }  // namespace
 
-SentryInstrumentation::SentryInstrumentation(ParentFunction parent) : parent_(std::move(parent)) {
+SentryInstrumentation::SentryInstrumentation(ParentFunction parent, SentryOptions options)
+    : parent_(std::move(parent)), options_(options) {
     if (!parent_) {
         throw std::invalid_argument("SentryInstrumentation: parent must not be empty");
     }
@@ -312,21 +335,33 @@ SentryInstrumentation::ParentFunction SentryInstrumentation::without_info(
 }
 
 std::unique_ptr<CacheGetSpan> SentryInstrumentation::start_cache_get_span(const SpanInfo& info) {
-    return open<GetSpan>(parent_(info), "cache.get", "psycache get", info);
+    return open<GetSpan>(parent_(info), "cache.get", "psycache get", info, options_);
 }
 
 std::unique_ptr<CachePutSpan> SentryInstrumentation::start_cache_put_span(const SpanInfo& info) {
-    return open<PutSpan>(parent_(info), "cache.put", "psycache put", info);
+    return open<PutSpan>(parent_(info), "cache.put", "psycache put", info, options_);
 }
 
 std::unique_ptr<CacheRemoveSpan> SentryInstrumentation::start_cache_remove_span(
     const SpanInfo& info) {
-    return open<RemoveSpan>(parent_(info), "cache.remove", "psycache remove", info);
+    return open<RemoveSpan>(parent_(info), "cache.remove", "psycache remove", info, options_);
+}
+
+std::unique_ptr<CacheInvalidationSpan> SentryInstrumentation::start_cache_invalidation_span(
+    const InvalidationInfo& info) {
+    const SpanInfo named{{}, info.name};
+    const bool clears = info.operation == "clear";
+    auto span = open<InvalidationSpan>(parent_(named), clears ? "cache.flush" : "cache.remove",
+                                       "psycache " + std::string(info.operation), named, options_);
+    if (span && !clears) {
+        span->counts_entries();
+    }
+    return span;
 }
 
 std::unique_ptr<CacheFlushSpan> SentryInstrumentation::start_cache_flush_span() {
     const SpanInfo info;
-    return open<FlushSpan>(parent_(info), "cache.flush", "psycache flush", info);
+    return open<FlushSpan>(parent_(info), "cache.flush", "psycache flush", info, options_);
 }
 
 }  // namespace psycache

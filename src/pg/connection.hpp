@@ -2,36 +2,43 @@
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/deferred.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_set>
 #include <vector>
 
-#include "failure.hpp"
+#include "core/clock.hpp"
+#include "core/failure.hpp"
+#include "pg/cancel.hpp"
 #include "pg/conninfo.hpp"
 #include "pg/fork.hpp"
 #include "pg/parameters.hpp"
 #include "pg/rows.hpp"
+#include "pg/timelines.hpp"
 
 struct pg_conn;
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
-using TimePoint = std::chrono::steady_clock::time_point;
+namespace asio = boost::asio;
+
+/// When a statement is planned.
+enum class Planned {
+    once,      ///< it is prepared by name, where the pool allows it
+    each_time  ///< with its parameters, on which its plan depends
+};
 
 /// A statement with parameters; its name is unique for its text.
 struct Statement {
-    Statement(std::string text, std::vector<Oid> parameter_types);
+    Statement(std::string text, std::vector<Oid> parameter_types, Planned when = Planned::once);
 
     std::string sql;
     std::vector<unsigned> types;
     std::string name;
+    Planned planned;
 };
 
 /// What a failed statement may have done.
@@ -59,6 +66,22 @@ enum class Want { nothing, read, write };
 
 class Exchange;
 
+/// Where a connection is to lead.
+struct Target {
+    explicit Target(std::string where) : dsn(std::move(where)) {}
+
+    std::string dsn;
+    std::optional<std::string> password;  ///< instead of what the DSN and the environment say
+    /// Of several hosts, one that is behind these is passed over; null: any host will do.
+    std::shared_ptr<Timelines> timelines;
+};
+
+using Descriptor = asio::posix::stream_descriptor;
+
+/// libpq closes its socket whenever it likes, and the next one often gets the same number. Asio
+/// therefore watches a duplicate, which it cannot close.
+Descriptor duplicate_of(const pg_conn* connection, const asio::any_io_executor& executor);
+
 /// One libpq connection as coroutines, one statement at a time.
 ///
 /// With its neighbours in this folder it is the only place that touches libpq. A statement waits
@@ -70,12 +93,17 @@ class Connection {
     /// @param io      where its statements wait for the server; no strand.
     /// @param prepare shared by all connections of a pool: whether statements are prepared by name;
     ///                set to false by a connection that finds that this does not work.
-    static boost::asio::awaitable<Result<std::unique_ptr<Connection>>> open(
-        boost::asio::any_io_executor io, std::string dsn, TimePoint deadline,
+    static asio::awaitable<Result<std::unique_ptr<Connection>>> open(
+        asio::any_io_executor io, Target target, TimePoint deadline,
         std::shared_ptr<std::atomic<bool>> prepare);
 
-    /// Takes a connection that belongs to somebody else; release() before it is given back.
+    /// Takes a connection that belongs to the application; release() before it is given back.
     static Result<std::unique_ptr<Connection>> adopt(pg_conn* connection);
+
+    /// Takes one on which the application has a transaction open, for statements of that
+    /// transaction: execute_within() and nothing else. What they do to the transaction stays;
+    /// release() closes the connection only if a statement still runs on it.
+    static Result<std::unique_ptr<Connection>> adopt_transaction(pg_conn* connection);
 
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
@@ -83,35 +111,54 @@ class Connection {
 
     /// Makes ready for statements that wait on @p executor; the first one counts.
     /// @returns whether there was a file descriptor left.
-    bool attach(const boost::asio::any_io_executor& executor) noexcept;
+    bool attach(const asio::any_io_executor& executor) noexcept;
 
     /// Runs one statement with binary parameters and results, in a transaction of its own. Where
     /// something else watches the time, an Exchange does it without a coroutine.
-    boost::asio::awaitable<Answer> execute(const Statement& statement, const Parameters& parameters,
-                                           TimePoint deadline);
+    asio::awaitable<Answer> execute(const Statement& statement, const Parameters& parameters,
+                                    TimePoint deadline);
 
     /// The same in the calling thread, without an event loop: where a loop serves one call only,
     /// going through it costs more than the statement.
     Answer execute_blocking(const Statement& statement, const Parameters& parameters,
                             TimePoint deadline);
 
+    /// How long an adopted transaction waits, beyond its deadline, for the end of a statement that
+    /// is being cancelled.
+    static constexpr std::chrono::seconds grace{2};
+
+    /// Runs one statement of an adopted transaction. At its deadline, or when the coroutine is
+    /// cancelled (all types), the server is asked to cancel it, and its answer is waited for, so
+    /// that the connection can be used further. It is answered as if nothing had been if it was
+    /// quicker; else it has failed with timed_out or operation_aborted, and the transaction with
+    /// it. Only without an answer within @ref grace is the connection closed.
+    /// @param io where it waits for the server; no strand.
+    asio::awaitable<Answer> execute_within(const Statement& statement, const Parameters& parameters,
+                                           TimePoint deadline, asio::any_io_executor io);
+    /// The same in the calling thread, which nothing but the deadline ends.
+    Answer execute_within_blocking(const Statement& statement, const Parameters& parameters,
+                                   TimePoint deadline);
+
     /// Runs statements without parameters, all in one transaction; answers with the last one's.
-    boost::asio::awaitable<Answer> execute_script(std::string sql, TimePoint deadline);
+    asio::awaitable<Answer> execute_script(std::string sql, TimePoint deadline);
 
-    /// What waits, once it is awaited, for what an Exchange on this connection wants; attach()
-    /// comes first.
-    auto ready(Want want) {
-        namespace asio = boost::asio;
-        const auto event = want == Want::read ? asio::posix::stream_descriptor::wait_read
-                                              : asio::posix::stream_descriptor::wait_write;
-        return descriptor_->async_wait(event, asio::as_tuple(asio::deferred));
-    }
-
-    /// The running statement took too long: it ends with timed_out, and the connection with it.
+    /// Has the server asked to cancel the running statement, on this connection's own backend and
+    /// without waiting for anything. The statement ends as the server lets it end: with SQLSTATE
+    /// 57014, or with its answer if that was quicker. While the request is on its way the
+    /// connection is not reusable, so that nothing else is hit. Does nothing in a forked child.
     ///
-    /// May be called from any thread once it is attached, by whoever sees to it that the connection
-    /// stays alive meanwhile. If the answer has just come, only the connection ends.
+    /// May be called from any thread once it is attached, if the caller sees to it that the
+    /// connection stays alive meanwhile.
+    void cancel_running() noexcept;
+
+    /// The running statement took too long: it ends with timed_out at once, the connection with it,
+    /// and the server is asked to cancel it. Threads as for cancel_running(). If the answer has
+    /// just come, only the connection ends.
     void overrun() noexcept;
+
+    /// No caller waits for what is running any longer: cancels it, and ends the connection.
+    /// @returns whether a statement has been given up, now or by overrun().
+    bool give_up() noexcept;
 
     /// The connection cannot be used any more. @returns what its statement is told.
     Answer lost(Effect effect);
@@ -119,12 +166,11 @@ class Connection {
     /// @returns whether it is open, idle and outside of any transaction.
     bool reusable() const noexcept;
 
+    /// @returns where it leads, if that was asked for when it was opened.
+    const Origin& origin() const noexcept { return origin_; }
+
     /// @returns whether it has only just been opened.
     bool young() const noexcept;
-
-    /// @returns the number of the server's process whose statement was overrun; nothing if none
-    /// was.
-    std::optional<int> forsaken_backend() const noexcept;
 
     /// @returns whether the server still holds the other end, as far as can be told at once.
     bool alive() noexcept;
@@ -138,32 +184,42 @@ class Connection {
   private:
     friend class Exchange;
     class Deadline;
+    class Patience;
+    enum class CutShort { no, by_deadline, by_caller };
 
-    Connection() = default;
+    explicit Connection(pg_conn* connection);
 
-    boost::asio::awaitable<Answer> run(Exchange exchange);
-    boost::asio::awaitable<Answer> run_until(Exchange exchange, TimePoint deadline);
+    asio::awaitable<void> ask_for_origin(TimePoint deadline);
+    asio::awaitable<Answer> run_until(Exchange exchange, TimePoint deadline);
     bool wait_for(Want want, TimePoint deadline) const noexcept;
+    bool stays_usable() const noexcept;
+    bool settle_cancelling(TimePoint until) noexcept;
+    Answer end_within(Answer answer, CutShort cut);
     bool prepares() const noexcept;
     std::string prepared_name(const Statement& statement) const;
+    void cancel(Cancel::Ask how) noexcept;
     void break_off() noexcept;
+    bool leave_socket() const noexcept;
 
-    pg_conn* connection_ = nullptr;
+    pg_conn* connection_;
+    const std::shared_ptr<Cancel> cancel_;
     bool owned_ = false;
+    bool within_ = false;  // the application's transaction is open on it
     const unsigned forks_ = forks();
+    Origin origin_;
     bool was_nonblocking_ = false;
     bool broken_ = false;
     TimePoint opened_at_ = TimePoint::min();  // of one that was opened here
-    int backend_ = 0;                         // libpq forgets it when the connection breaks
     std::atomic<bool> overran_{false};
+    std::atomic<bool> writing_{false};            // the statement waits for room to be sent
     std::shared_ptr<std::atomic<bool>> prepare_;  // null: statements are unnamed
     std::unordered_set<std::string> prepared_;
     unsigned prepared_generation_ = 0;
-    std::optional<boost::asio::posix::stream_descriptor> descriptor_;
+    std::optional<Descriptor> descriptor_;
 };
 
-/// Runs statements without parameters on a connection that belongs to somebody else, blocking.
+/// Runs statements without parameters on a connection that belongs to the application, blocking.
 /// @returns nothing, or the server's error; connection_unusable if the connection is not idle.
 Result<void> execute_blocking(pg_conn* connection, const std::string& sql);
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

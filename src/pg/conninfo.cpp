@@ -8,7 +8,7 @@
 #include <memory>
 #include <stdexcept>
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 namespace {
 
@@ -145,4 +145,4 @@ ConnectParameters connect_parameters(const std::string& dsn, const Conninfo& con
     return parameters;
 }
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 /// One place where a server may listen, as the DSN, the environment and the service file name it.
 struct Host {
@@ -21,7 +21,7 @@ using ConnectParameters = std::vector<std::pair<std::string, std::string>>;
 struct Conninfo {
     std::vector<Host> hosts;  // at least one
     bool own_gssencmode;      // set by the user, so not to be overridden
-    ConnectParameters tcp;    // how soon a peer that vanished is missed, as far as nobody has said
+    ConnectParameters tcp;    // how soon a peer that vanished is missed, as far as it was not set
 };
 
 /// @param name how the message calls the DSN.
@@ -42,4 +42,4 @@ bool plausible(const Host& host);
 ConnectParameters connect_parameters(const std::string& dsn, const Conninfo& conninfo,
                                      const std::vector<Host>& hosts);
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

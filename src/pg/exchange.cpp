@@ -2,9 +2,11 @@
 
 #include <libpq-fe.h>
 
-#include "sqlstate.hpp"
+#include <array>
 
-namespace psycache::pg {
+#include "core/sqlstate.hpp"
+
+namespace psycache::detail::pg {
 
 namespace {
 
@@ -45,10 +47,6 @@ bool is_changed_plan(const PGresult* result) {
 
 }  // namespace
 
-void Exchange::Clear::operator()(pg_result* result) const noexcept {
-    PQclear(result);
-}
-
 Want Exchange::begin() {
     if (statement_ == nullptr) {
         return sent(PQsendQuery(connection(), script_.c_str()) == 1);
@@ -58,10 +56,29 @@ Want Exchange::begin() {
 
 Want Exchange::go_on() {
     if (self_.overran_.load()) {
-        self_.break_off();
-        return end(StatementFailure(Failure(Errc::timed_out), Effect::unknown, true));
+        return overran();
     }
     return flushing_ ? flush() : receive();
+}
+
+Want Exchange::run_blocking(Want next, TimePoint until) {
+    while (next != Want::nothing && self_.wait_for(next, until)) {
+        next = go_on();
+    }
+    return next;
+}
+
+void Exchange::run_to_the_end(Want next, TimePoint until) {
+    if (run_blocking(next, until) != Want::nothing) {
+        self_.give_up();
+        overran();
+    }
+}
+
+Want Exchange::overran() {
+    self_.overran_ = true;
+    self_.break_off();
+    return end(StatementFailure(Failure(Errc::timed_out), Effect::unknown, true));
 }
 
 Want Exchange::end(Answer answer) {
@@ -70,15 +87,18 @@ Want Exchange::end(Answer answer) {
 }
 
 Want Exchange::send() {
-    static constexpr int binary[Parameters::capacity] = {1, 1, 1, 1};
+    static constexpr auto binary = [] {
+        std::array<int, Parameters::capacity> formats{};
+        formats.fill(1);
+        return formats;
+    }();
     const int count = static_cast<int>(parameters_->size());
     preparing_ = false;
-    named_ = self_.prepares();
+    named_ = self_.prepares() && statement_->planned == Planned::once;
     if (!named_) {
         return sent(PQsendQueryParams(connection(), statement_->sql.c_str(), count,
                                       statement_->types.data(), parameters_->values(),
-                                      parameters_->lengths(), static_cast<const int*>(binary),
-                                      1) == 1);
+                                      parameters_->lengths(), binary.data(), 1) == 1);
     }
     const std::string renamed =
         self_.prepared_generation_ == 0 ? std::string() : self_.prepared_name(*statement_);
@@ -90,8 +110,7 @@ Want Exchange::send() {
                                   statement_->types.data()) == 1);
     }
     return sent(PQsendQueryPrepared(connection(), name.c_str(), count, parameters_->values(),
-                                    parameters_->lengths(), static_cast<const int*>(binary),
-                                    1) == 1);
+                                    parameters_->lengths(), binary.data(), 1) == 1);
 }
 
 Want Exchange::sent(bool good) {
@@ -106,6 +125,10 @@ Want Exchange::flush() {
         return end(self_.lost(preparing_ ? Effect::none : Effect::unknown));
     }
     flushing_ = left > 0;
+    self_.writing_ = flushing_;
+    if (flushing_ && self_.overran_.load()) {
+        return overran();  // by one who may not have seen that this waits for room
+    }
     return flushing_ ? Want::write : Want::read;
 }
 
@@ -149,7 +172,7 @@ Want Exchange::read() {
 /// forgotten, or whose plan no longer fits, is prepared once more; the second time the reason must
 /// lie between us and the server: a pooler.
 Want Exchange::answered() {
-    Answer answer = verdict();
+    Answer answer = outcome();
     good_.reset();
     error_.reset();
     if (preparing_) {
@@ -185,19 +208,19 @@ Want Exchange::answered() {
 }
 
 /// @returns what the answer to one message says.
-Answer Exchange::verdict() {
+Answer Exchange::outcome() {
     const std::string sqlstate = error_ ? sqlstate_of(error_.get()) : std::string();
     if (PQstatus(connection()) != CONNECTION_OK) {
         if (self_.overran_.load()) {
-            self_.break_off();
-            return StatementFailure(Failure(Errc::timed_out), Effect::unknown, true);
+            overran();
+            return std::move(answer_);
         }
         // A good result that no ReadyForQuery followed may have been rolled back, or not.
         const bool unexecuted = !good_ && ends_session_unexecuted(sqlstate);
         return self_.lost(unexecuted ? Effect::none : Effect::unknown);
     }
     if (!error_) {
-        return Rows(good_.release());
+        return Rows(std::move(good_));
     }
     if (ends_session_unexecuted(sqlstate) && !good_) {
         self_.break_off();
@@ -207,9 +230,10 @@ Answer Exchange::verdict() {
                           ? Failure(Errc::protocol_error)
                           : server_failure(sqlstate, field(error_.get(), PG_DIAG_MESSAGE_PRIMARY));
     // Another connection may lead to the server that can write: but no connection leads there
-    // if this one has only just been opened.
-    const bool elsewhere = (spoils_session(sqlstate) || is_standby(error_.get())) && !self_.young();
-    const bool spoiled = sqlstate.empty() || elsewhere || !self_.reusable();
+    // if this one has only just been opened, or has a transaction of the application.
+    const bool elsewhere =
+        (spoils_session(sqlstate) || is_standby(error_.get())) && !self_.young() && !self_.within_;
+    const bool spoiled = sqlstate.empty() || elsewhere || !self_.stays_usable();
     if (spoiled) {
         self_.break_off();
     }
@@ -218,12 +242,12 @@ Answer Exchange::verdict() {
     return refused;
 }
 
-Result<void> outcome_of(pg_result* result) {
-    const std::unique_ptr<pg_result, void (*)(pg_result*)> owned(result, PQclear);
-    if (result != nullptr && !is_error(result)) {
+Result<void> outcome_of(const ResultHandle& result) {
+    if (result && !is_error(result.get())) {
         return {};
     }
-    return server_failure(field(result, PG_DIAG_SQLSTATE), field(result, PG_DIAG_MESSAGE_PRIMARY));
+    return server_failure(field(result.get(), PG_DIAG_SQLSTATE),
+                          field(result.get(), PG_DIAG_MESSAGE_PRIMARY));
 }
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -4,18 +4,18 @@
 
 #include <atomic>
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 namespace {
 
-std::atomic<unsigned> count{0};
+std::atomic<unsigned> forks_so_far{0};
 
 }  // namespace
 
 unsigned forks() noexcept {
     [[maybe_unused]] static const int registered = ::pthread_atfork(
-        nullptr, nullptr, +[] { count.fetch_add(1); });
-    return count.load(std::memory_order_relaxed);
+        nullptr, nullptr, +[] { forks_so_far.fetch_add(1); });
+    return forks_so_far.load(std::memory_order_relaxed);
 }
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -1,9 +1,9 @@
 #pragma once
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 /// @returns how many forks lie between this process and the one in which it was first called. What
 /// was made under another number belongs to the parent, which goes on using the same sockets.
 unsigned forks() noexcept;
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 namespace {
 
@@ -67,4 +67,4 @@ std::int64_t read_integer(std::string_view bytes) noexcept {
     return bytes.size() == 4 ? static_cast<std::int32_t>(value) : static_cast<std::int64_t>(value);
 }
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

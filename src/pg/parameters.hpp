@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 /// Types of parameters, by their fixed object identifiers.
 enum class Oid : unsigned {
@@ -25,7 +25,7 @@ inline constexpr char jsonb_version = '\x01';
 /// The parameters of one statement, all in binary format: text format ends at a NUL.
 class Parameters {
   public:
-    static constexpr std::size_t capacity = 4;
+    static constexpr std::size_t capacity = 6;
 
     /// Bytes that stay where they are until the statement is sent: text, or JSONB with its version.
     void borrow(std::string_view bytes) { put(bytes.data(), bytes.size()); }
@@ -69,4 +69,4 @@ class ArrayBuilder {
 /// Reads a big-endian integer of 4 or 8 bytes; 0 for any other length.
 std::int64_t read_integer(std::string_view bytes) noexcept;
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -3,17 +3,20 @@
 #include <boost/asio/awaitable.hpp>
 #include <vector>
 
-#include "async/watch.hpp"
-#include "failure.hpp"
+#include "core/clock.hpp"
+#include "core/failure.hpp"
 #include "pg/conninfo.hpp"
+#include "pg/watch.hpp"
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 /// Replaces every host name by the host once per address, as libpq would try them; a name that is
-/// unknown is left out, since another host may answer.
+/// unknown, or of which the name servers say nothing in its share of the time, is left out, since
+/// another host may answer.
 ///
-/// @returns at least one host, or connect_failed when none is left or the watch fired.
+/// @param watch is armed here.
+/// @returns at least one host, or connect_failed when none is left.
 boost::asio::awaitable<Result<std::vector<Host>>> resolve(const std::vector<Host>& hosts,
-                                                          Watch& watch);
+                                                          Watch& watch, TimePoint deadline);
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -6,9 +6,9 @@
 
 #include "pg/parameters.hpp"
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
-void Rows::Clear::operator()(pg_result* result) const noexcept {
+void ClearResult::operator()(pg_result* result) const noexcept {
     PQclear(result);
 }
 
@@ -31,4 +31,4 @@ std::uint64_t Rows::affected() const noexcept {
     return std::strtoull(PQcmdTuples(result_.get()), nullptr, 10);
 }
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

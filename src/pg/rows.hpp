@@ -2,18 +2,18 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string_view>
+#include <utility>
 
-struct pg_result;
+#include "pg/result.hpp"
 
-namespace psycache::pg {
+namespace psycache::detail::pg {
 
 /// The answer to a statement; its bytes stay valid as long as it lives.
 class Rows {
   public:
     Rows() noexcept = default;
-    explicit Rows(pg_result* result) noexcept : result_(result) {}
+    explicit Rows(ResultHandle result) noexcept : result_(std::move(result)) {}
 
     std::size_t size() const noexcept;
     std::string_view bytes(std::size_t row, std::size_t column) const noexcept;
@@ -23,10 +23,7 @@ class Rows {
     std::uint64_t affected() const noexcept;
 
   private:
-    struct Clear {
-        void operator()(pg_result* result) const noexcept;
-    };
-    std::unique_ptr<pg_result, Clear> result_;
+    ResultHandle result_;
 };
 
-}  // namespace psycache::pg
+}  // namespace psycache::detail::pg

@@ -30,7 +30,7 @@ asio::awaitable<Result<ConnectionLease>> borrow(AsyncCachePool& pool, const Obse
     }
     Failure failure;
     if (refused) {
-        failure = to_failure(refused, Errc::connect_failed);
+        failure = lending_failure(refused);
     } else if (!lease) {
         failure =
             Failure(Errc::connect_failed, "cannot connect to the server: the pool lent nothing");
@@ -54,6 +54,21 @@ ConnectionLease borrow_idle(AsyncCachePool& pool, const Observers& observers) no
         tell_wait(observers, stopwatch, boost::system::error_code());
     }
     return lease;
+}
+
+Result<ConnectionLease> borrow_here(AsyncCachePool& pool, const Observers& observers) {
+    const Stopwatch stopwatch(observers);
+    try {
+        ConnectionLease lease = pool.try_connect();
+        if (lease) {
+            tell_wait(observers, stopwatch, boost::system::error_code());
+        }
+        return lease;
+    } catch (...) {
+        Failure failure = lending_failure(std::current_exception());
+        tell_wait(observers, stopwatch, failure.code);
+        return failure;
+    }
 }
 
 }  // namespace psycache::detail

@@ -4,8 +4,8 @@
 
 #include <psycache/cache_pool.hpp>
 
-#include "failure.hpp"
-#include "observers.hpp"
+#include "core/failure.hpp"
+#include "core/observers.hpp"
 
 namespace psycache::detail {
 
@@ -16,5 +16,9 @@ asio::awaitable<Result<ConnectionLease>> borrow(AsyncCachePool& pool, const Obse
 
 /// The same without waiting. @returns an empty lease where borrow() has to be asked.
 ConnectionLease borrow_idle(AsyncCachePool& pool, const Observers& observers) noexcept;
+
+/// The same for a thread that may be held up for as long as the pool likes.
+/// @returns an empty lease where borrow() has to be asked, or why there is none.
+Result<ConnectionLease> borrow_here(AsyncCachePool& pool, const Observers& observers);
 
 }  // namespace psycache::detail

@@ -1,22 +1,18 @@
 #pragma once
 
+#include <algorithm>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <random>
+#include <string>
 #include <vector>
 
 #include <psycache/connection_pool.hpp>
 
-#include "async/completion.hpp"
-#include "failure.hpp"
-#include "observers.hpp"
-#include "pg/connection.hpp"
-#include "pool/attempts.hpp"
-#include "pool/forsaken.hpp"
+#include "core/observers.hpp"
+#include "pool/pool_state.hpp"
 
 namespace psycache::detail {
 
@@ -26,9 +22,7 @@ namespace psycache::detail {
 /// answered, while it is held.
 class PoolCore : public std::enable_shared_from_this<PoolCore> {
   public:
-    /// @param forsaken shared with other pools of the same cache.
-    PoolCore(asio::any_io_executor executor, PoolOptions options,
-             std::shared_ptr<Forsaken> forsaken = std::make_shared<Forsaken>());
+    PoolCore(asio::any_io_executor executor, PoolOptions options);
     PoolCore(const PoolCore&) = delete;
     PoolCore& operator=(const PoolCore&) = delete;
     ~PoolCore();
@@ -36,44 +30,37 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     static asio::awaitable<Result<ConnectionLease>> acquire(std::shared_ptr<PoolCore> self);
     /// @returns a lease of an idle connection, or an empty one.
     ConnectionLease try_acquire();
-    PoolStatistics statistics() const;
+    /// Opens connections until @p wanted are open; one of them is looked at.
+    /// @returns why not, if that is so.
+    static asio::awaitable<std::optional<Failure>> warm_up(std::shared_ptr<PoolCore> self,
+                                                           std::size_t wanted);
+    /// How many connections warm_up() is to open.
+    std::size_t warm() const noexcept { return std::max<std::size_t>(options_.min_idle, 1); }
+    /// Closes what was idle for too long first: without calls nothing else does.
+    PoolStatistics statistics();
     void close() noexcept;
+    /// Sends away all who wait for a connection.
+    void dismiss_waiters() noexcept;
     const asio::any_io_executor& executor() const noexcept { return executor_; }
 
   private:
-    using Clock = std::chrono::steady_clock;
-
-    /// A connection with its age.
-    struct Slot {
-        std::unique_ptr<pg::Connection> connection;
-        Clock::time_point retire_at;
-        Clock::time_point idle_since;
-    };
-
-    /// A caller that waits for a connection. Its timer is the waiting coroutine's own: this object
-    /// may live on in another thread for a moment when that coroutine's context is gone.
-    class Waiter final : public Completion<Result<ConnectionLease>> {
-        void cancelled(asio::cancellation_type) override { this->settle(cancelled_failure()); }
-    };
+    using Waiter = PoolState::Waiter;
 
     class Lease;
-    class ConnectTurn;
 
-    asio::awaitable<Result<ConnectionLease>> wait_in_line(std::shared_ptr<Waiter> waiter,
-                                                          asio::steady_timer& timer);
     void join_line(std::shared_ptr<Waiter> waiter, asio::steady_timer& timer);
-    void leave_line(const Waiter& waiter, Clock::time_point since) noexcept;
-    void give_back(Slot slot) noexcept;
-    void hand_over(Slot slot) noexcept;
-    Failure acquire_timeout() const;
+    Failure waited_too_long();
+    void give_back(PooledConnection connection) noexcept;
+    void hand_over(PooledConnection connection) noexcept;
+    ConnectionLease lease_of(PooledConnection connection);
     void connect_for_waiters() noexcept;
-    static asio::awaitable<void> open_connections(std::shared_ptr<PoolCore> self, ConnectTurn turn);
-    asio::awaitable<void> cancel_forsaken(pg::Connection& connection);
-    void opened(std::unique_ptr<pg::Connection> connection);
-    void open_failed(Clock::time_point began, const Failure& failure);
-    bool wanted() const noexcept;
-    Clock::time_point retirement();
-    PoolChange numbers() const noexcept;
+    template <class End>
+    static asio::awaitable<void> open_connections(std::shared_ptr<PoolCore> self, End end);
+    asio::awaitable<void> open_connection();
+    using Connected = Result<std::unique_ptr<pg::Connection>>;
+    asio::awaitable<Connected> connect(TimePoint deadline);
+    asio::awaitable<Result<std::string>> ask_for_password(TimePoint deadline);
+    bool start_connecting() noexcept;
     void show_change() noexcept;
 
     const unsigned forks_ = pg::forks();
@@ -84,17 +71,10 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     const PoolOptions options_;
     const Observers observers_;
     const std::shared_ptr<std::atomic<bool>> prepare_;
-    const std::shared_ptr<Forsaken> forsaken_;
+    const std::shared_ptr<pg::Timelines> timelines_ = std::make_shared<pg::Timelines>();
 
     mutable std::mutex mutex_;
-    std::vector<Slot> idle_;  // the newest last
-    std::deque<std::shared_ptr<Waiter>> waiters_;
-    std::size_t open_ = 0;  // idle and lent
-    bool connecting_ = false;
-    bool closed_ = false;
-    Attempts attempts_;
-    std::minstd_rand dice_;
-    PoolStatistics counters_;
+    PoolState state_;
     PoolChange shown_;  // what the observers have been told, summed up
 };
 

@@ -11,9 +11,10 @@
 #include <utility>
 
 #include "pg/parameters.hpp"
+#include "values/decimal.hpp"
 #include "values/utf8.hpp"
 
-namespace psycache {
+namespace psycache::detail {
 
 namespace {
 
@@ -50,14 +51,6 @@ class Encoder {
         return true;
     }
 
-    const char* complaint() const noexcept { return complaint_; }
-
-  private:
-    bool refuse(const char* why) {
-        complaint_ = why;
-        return false;
-    }
-
     bool value(const json::value& value, std::size_t depth) {
         switch (value.kind()) {
             case json::kind::null:
@@ -82,6 +75,14 @@ class Encoder {
                 return object(value.get_object(), depth + 1);
         }
         return refuse("it holds a value of an unknown kind");
+    }
+
+    const char* complaint() const noexcept { return complaint_; }
+
+  private:
+    bool refuse(const char* why) {
+        complaint_ = why;
+        return false;
     }
 
     bool array(const json::array& array, std::size_t depth) {
@@ -163,7 +164,7 @@ class Encoder {
 };
 
 /// Receives the parser's events and builds the value, as boost::json's own handler does, but for
-/// numbers that are no integers.
+/// numbers that are no integers of 64 bits: their doubles are the next ones, and hold them.
 struct Handler {
     /// @param place memory for values that are not complete, before any is allocated.
     explicit Handler(std::span<unsigned char> place)
@@ -216,13 +217,9 @@ struct Handler {
     bool on_double(double rough, json::string_view text, Error& error) {
         double exact = rough;
         const auto read = std::from_chars(text.data(), text.data() + text.size(), exact);
-        if (read.ec == std::errc::result_out_of_range) {
-            // Too small becomes zero, as it does in C++ source; too large has no double at all.
-            if (std::fabs(rough) > 1.0) {
-                error = json::error::exponent_overflow;
-                return false;
-            }
-            exact = 0.0;
+        if (read.ec != std::errc() || !holds(exact, view(text))) {
+            error = json::error::not_exact;
+            return false;
         }
         stack.push_double(exact);
         return true;
@@ -241,12 +238,11 @@ struct Handler {
     json::value_stack stack;
 };
 
-}  // namespace
-
-Result<std::string> encode_jsonb(const json::object& value) {
+template <class Write>
+Result<std::string> encode(Write write) {
     std::string bytes(1, pg::jsonb_version);
     Encoder encoder(bytes);
-    if (!encoder.object(value, 1)) {
+    if (!write(encoder)) {
         return Failure(Errc::invalid_value,
                        std::string("the value cannot be stored as JSONB: ") + encoder.complaint());
     }
@@ -257,7 +253,29 @@ Result<std::string> encode_jsonb(const json::object& value) {
     return bytes;
 }
 
-Result<json::object> decode_jsonb(std::string_view bytes) {
+std::string complaint_of(const json::error_code& error) {
+    std::string text = "the stored value cannot be read: ";
+    if (error == json::error::not_exact || error == json::error::exponent_overflow) {
+        text += "it holds a number that a double cannot hold exactly (get_text gives its text)";
+    } else if (error == json::error::too_deep) {
+        text += "it is nested too deep (get_text gives its text)";
+    } else {
+        text += "it is no JSON";
+    }
+    return text;
+}
+
+}  // namespace
+
+Result<std::string> encode_jsonb(const json::object& value) {
+    return encode([&](Encoder& encoder) { return encoder.object(value, 1); });
+}
+
+Result<std::string> encode_jsonb(const json::value& value) {
+    return encode([&](Encoder& encoder) { return encoder.value(value, 0); });
+}
+
+Result<json::value> decode_jsonb(std::string_view bytes) {
     if (bytes.empty() || bytes.front() != pg::jsonb_version) {
         return Failure(Errc::protocol_error);
     }
@@ -270,16 +288,14 @@ Result<json::object> decode_jsonb(std::string_view bytes) {
     json::error_code error;
     const std::size_t read = parser.write_some(false, bytes.data(), bytes.size(), error);
     if (error || read != bytes.size()) {
-        return Failure(Errc::unreadable_value,
-                       "the stored value cannot be read: it is nested too deep, or holds a number "
-                       "beyond the reach of a double");
+        return Failure(Errc::unreadable_value, complaint_of(error));
     }
-    json::value value = parser.handler().stack.release();
-    if (!value.is_object()) {
-        return Failure(Errc::unreadable_value,
-                       "the stored value cannot be read: it is JSON, but no object");
-    }
-    return std::move(value.get_object());
+    return parser.handler().stack.release();
 }
 
-}  // namespace psycache
+Failure no_object_failure() {
+    return Failure(Errc::unreadable_value,
+                   "the stored value cannot be read: it is JSON, but no object");
+}
+
+}  // namespace psycache::detail

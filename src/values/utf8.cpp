@@ -2,8 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
-namespace psycache {
+namespace psycache::detail {
 
 namespace {
 
@@ -37,25 +38,32 @@ std::size_t sequence_length(const unsigned char* at, std::size_t left) noexcept 
     return length;
 }
 
+/// Whether eight bytes are all between 1 and 0x7f.
+bool all_ascii(const unsigned char* at) noexcept {
+    std::uint64_t eight = 0;
+    std::memcpy(&eight, at, sizeof(eight));
+    // Taking 1 from a byte of 0 sets its highest bit, or that of one before which there is such.
+    return ((eight | (eight - 0x0101010101010101)) & 0x8080808080808080) == 0;
+}
+
 }  // namespace
 
-bool is_storable_text(std::string_view bytes) noexcept {
+std::size_t find_unstorable(std::string_view bytes) noexcept {
     const auto* const data = reinterpret_cast<const unsigned char*>(bytes.data());
-    for (std::size_t i = 0; i < bytes.size();) {
-        if (data[i] == 0) {
-            return false;
+    std::size_t i = 0;
+    for (;;) {
+        while (i + sizeof(std::uint64_t) <= bytes.size() && all_ascii(data + i)) {
+            i += sizeof(std::uint64_t);
         }
-        if (data[i] < 0x80) {
-            ++i;
-            continue;
+        if (i == bytes.size() || data[i] == 0) {
+            return i;
         }
-        const std::size_t length = sequence_length(data + i, bytes.size() - i);
+        const std::size_t length = data[i] < 0x80 ? 1 : sequence_length(data + i, bytes.size() - i);
         if (length == 0) {
-            return false;
+            return i;
         }
         i += length;
     }
-    return true;
 }
 
-}  // namespace psycache
+}  // namespace psycache::detail

@@ -437,3 +437,28 @@ TEST_CASE("A pooler without a connection of the server to spare is an outage") {
     cache->put("key", numbered(3), 1h);
     CHECK(impatient->get("key") == numbered(3));
 }
+
+TEST_CASE("Calls that time out behind a pooler leave no statement on the server") {
+    if (!PgBouncer::installed()) {
+        return;
+    }
+    const auto flavour = EVERY_FLAVOUR();
+    const std::string mode(GENERATE("session", "transaction"));
+    const bool by_tcp = GENERATE(false, true);
+    CAPTURE(flavour, mode, by_tcp);
+    const PgBouncer pooler(Settings{{"pool_mode", mode}, {"default_pool_size", "4"}});
+    TestSchema schema;
+    auto options = options_of(schema);
+    options.timeout = 100ms;
+    auto pool = pooled(by_tcp ? pooler.tcp_dsn() : pooler.dsn(), false);
+    pool.max_size = 2;
+    auto cache = make_cache(flavour, options, pool);
+    CHECK(eventually([&] { return !failure_of([&] { cache->get("key"); }); }));
+    TableLock lock(schema);
+    for (int call = 0; call < 10; ++call) {
+        CHECK(failure_of([&] { cache->get("key"); }).code() == Condition::timeout);
+    }
+    CHECK(eventually([&] { return lock.waiting() <= 2; }, 1s * slowness));
+    cache.reset();
+    CHECK(eventually([&] { return lock.waiting() == 0; }, 1s * slowness));
+}

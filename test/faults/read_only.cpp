@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "faults/load.hpp"
+#include "faults/role.hpp"
 
 using namespace psycache;
 using namespace psycache::test;
@@ -53,6 +54,44 @@ TEST_CASE("While a database is read-only puts fail and gets go on") {
         .exec("ALTER DATABASE postgres RESET default_transaction_read_only");
     CHECK(trial.load().works());
     trial.finish({read_only, Errc::outcome_unknown});
+}
+
+TEST_CASE("With OnOutage::miss a read-only server loses writes and answers gets") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema;
+    schema.insert("key", "{\"n\": 1}");
+    const Role role(schema);
+    role.alter("SET default_transaction_read_only = on");
+    auto options = schema.cache_options();
+    options.on_outage = OnOutage::miss;
+    PoolOptions pool;
+    pool.dsn = dsn_with({{"user", role.name()}});
+    const auto cache = make_cache(flavour, options, pool);
+    for (int i = 0; i < 50; ++i) {
+        cache->put("other", numbered(i), 1h);
+    }
+    for (int i = 0; i < 50; ++i) {
+        CHECK(cache->get("key") == numbered(1));
+        CHECK_FALSE(cache->remove("key"));
+    }
+    const auto statistics = cache->statistics();
+    CHECK(statistics.hits == 50);
+    CHECK(statistics.outage_misses == 0);
+    CHECK(statistics.dropped_writes == 100);
+    CHECK(statistics.circuit_open);
+    // Nor does each write cost a statement, and the session that is spoilt by it.
+    CHECK(statistics.statements < 50 + 2 * 20);
+
+    role.alter("RESET default_transaction_read_only");
+    Psql().exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" +
+                role.name() + "'");
+    const auto stored = [&] {
+        cache->put("other", numbered(7), 1h);
+        return schema.has("other");
+    };
+    CHECK(eventually(stored));
+    CHECK_FALSE(cache->statistics().circuit_open);
 }
 
 TEST_CASE("A standby has no cache, says so, and has one when it is promoted") {

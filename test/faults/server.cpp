@@ -257,3 +257,39 @@ TEST_CASE("While the whole server hangs calls fail at their deadline, and work w
 
     trial->finish(silence);
 }
+
+TEST_CASE("Flush and cleanup ask the server while a circuit is open") {
+    if (!PrivateServer::available()) {
+        return;
+    }
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    PrivateServer server;
+    init_db(server.dsn());
+    CacheOptions options;
+    options.on_outage = OnOutage::miss;
+    PoolOptions pool;
+    pool.dsn = server.dsn();
+    const auto cache = make_cache(flavour, options, pool);
+    cache->put("key", numbered(1), no_expiry);
+    server.stop();
+    const auto opens = [&] {
+        CHECK(cache->get("key") == std::nullopt);
+        return cache->statistics().circuit_open;
+    };
+    REQUIRE(eventually(opens));
+    // They are for people who want to know: they say that there is no server.
+    CHECK(failure_of([&] { cache->flush(); }).code() == Condition::unavailable);
+
+    server.start();
+    Psql(server.dsn()).exec("INSERT INTO psycache VALUES ('other', '{}', now() - interval '1 s')");
+    CHECK(cache->statistics().circuit_open);
+    CHECK(cache->cleanup() == 1);
+    CHECK(cache->flush() <= 1);  // the table is UNLOGGED
+    CHECK(cache->statistics().circuit_open);
+    const auto closes = [&] {
+        cache->get("key");
+        return !cache->statistics().circuit_open;
+    };
+    CHECK(eventually(closes));
+}

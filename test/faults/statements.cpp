@@ -7,6 +7,7 @@
 
 #include "faults/load.hpp"
 #include "faults/role.hpp"
+#include "support/spy.hpp"
 
 using namespace psycache;
 using namespace psycache::test;
@@ -52,34 +53,14 @@ class SharedPuts {
 /// Another session's transaction that holds the row of a key.
 class RowLock {
   public:
-    RowLock(const TestSchema& schema, const std::string& key)
-        : table_(schema.table()), pid_(sql_.value("SELECT pg_backend_pid()")) {
-        sql_.exec("SET deadlock_timeout = '10min'; BEGIN");
-        take(key);
-    }
-    /// Waits for another row. @returns whether it got that.
-    bool take(const std::string& key) {
-        try {
-            sql_.exec("UPDATE " + table_ + " SET expires_at = expires_at WHERE key = '" + key +
-                      "'");
-            return true;
-        } catch (const SqlError&) {
-            return false;
-        }
+    RowLock(const TestSchema& schema, const std::string& key) {
+        sql_.exec("BEGIN; UPDATE " + schema.table() + " SET expires_at = expires_at WHERE key = '" +
+                  key + "'");
     }
     void release() { sql_.exec("COMMIT"); }
-    bool blocks_somebody() const {
-        return Psql().truth("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE " + pid_ +
-                            " = ANY(pg_blocking_pids(pid)))");
-    }
-    bool is_blocked() const {
-        return Psql().truth("SELECT cardinality(pg_blocking_pids(" + pid_ + ")) > 0");
-    }
 
   private:
-    std::string table_;
     Psql sql_;
-    std::string pid_;
 };
 
 bool has_failed(const Failure& failure) {
@@ -243,39 +224,108 @@ TEST_CASE("Of many puts in one statement only that of a locked row fails by a li
     CHECK(schema.rows("value = '{\"n\": 3}'") == 64);
 }
 
-TEST_CASE("A put that deadlocks with another session is done once that has ended") {
+TEST_CASE("Puts that deadlock with another session are done once that has ended") {
     TestSchema schema;
-    // The cache looks for a deadlock soon, and so is the one that gives way.
-    SharedPuts puts(schema, {{"options", "-cdeadlock_timeout=20"}});
+    // The cache looks for a deadlock at once, and so is the one that gives way.
+    SharedPuts puts(schema, {{"options", "-cdeadlock_timeout=1"}});
     const auto first = puts.put(1);
     REQUIRE(std::none_of(first.begin(), first.end(), has_failed));
 
-    // The cache takes its keys in their order. It waits for "5" until the opponent, who has "9",
-    // waits for "0"; then it meets the opponent.
-    RowLock gate(schema, "5");
-    RowLock opponent(schema, "9");
-    bool opponent_went_on = false;
-    std::thread others([&] {
-        std::thread taker;
-        if (eventually([&] { return gate.blocks_somebody(); })) {
-            taker = std::thread([&] {
-                opponent_went_on = opponent.take("0");
-                opponent.release();
-            });
-            eventually([&] { return opponent.is_blocked(); });
-        }
-        gate.release();
-        if (taker.joinable()) {
-            taker.join();
+    // The cache takes its keys in their order, the opponent in the other one.
+    std::atomic<bool> ends = false;
+    Journal refused;
+    std::thread opponent([&] {
+        Psql sql;
+        sql.exec("SET deadlock_timeout = '10min'");
+        while (!ends) {
+            try {
+                sql.exec("BEGIN");
+                for (const char* key : {"9", "8", "7", "5", "3", "1", "0"}) {
+                    sql.exec("UPDATE " + schema.table() +
+                             " SET expires_at = expires_at WHERE key = '" + key + "'");
+                }
+                sql.exec("COMMIT");
+            } catch (const SqlError& error) {
+                refused.write(error.what());
+                return;
+            }
         }
     });
-    const auto failures = puts.put(2);
-    others.join();
+    const auto deadlocks = [] {
+        return Psql().number(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
+    };
+    const auto before = deadlocks();
+    std::int64_t number = 1;
+    bool all_stored = true;
+    const auto deadline = Clock::now() + patience;
+    do {
+        const auto failures = puts.put(++number);
+        all_stored = std::none_of(failures.begin(), failures.end(), has_failed);
+    } while (all_stored && deadlocks() == before && Clock::now() < deadline);
+    ends = true;
+    opponent.join();
 
-    CHECK(opponent_went_on);
-    CHECK(std::none_of(failures.begin(), failures.end(), has_failed));
+    CHECK(all_stored);
+    CHECK(deadlocks() > before);
     CHECK(puts.statistics().retries >= 1);
-    CHECK(schema.rows("value = '{\"n\": 2}'") == 64);
+    CHECK(refused.lines() == std::vector<std::string>{});
+    CHECK(schema.rows("value = '{\"n\": " + std::to_string(number) + "}'") == 64);
+}
+
+TEST_CASE("A row that a policy refuses fails its own call only") {
+    TestSchema schema;
+    const Role role(schema);
+    schema.sql().exec("ALTER TABLE " + schema.table() +
+                      " ENABLE ROW LEVEL SECURITY; CREATE POLICY "
+                      "reads ON " +
+                      schema.table() + " FOR ALL USING (true) WITH CHECK (key <> '17')");
+    SharedPuts puts(schema, {{"user", role.name()}});
+    const auto failures = puts.put(2);
+    for (std::size_t i = 0; i < failures.size(); ++i) {
+        CAPTURE(i);
+        CHECK(failures[i].code() ==
+              (i == 17 ? make_error_code(Errc::permission_denied) : boost::system::error_code()));
+    }
+    CHECK(schema.rows("value = '{\"n\": 2}'") == 63);
+}
+
+TEST_CASE("Conflicts of a hot row are tried again until the deadline, and hurt no neighbour") {
+    TestSchema schema;
+    const Role role(schema);
+    role.alter("SET default_transaction_isolation = 'serializable'");
+    SharedPuts puts(schema, {{"user", role.name()}});
+    const auto first = puts.put(1);
+    REQUIRE(std::none_of(first.begin(), first.end(), has_failed));
+    std::atomic<bool> ends = false;
+    std::vector<std::thread> rivals;
+    for (int i = 0; i < 2; ++i) {
+        rivals.emplace_back([&] {
+            Psql sql(dsn_with({{"user", role.name()}}));
+            while (!ends) {
+                try {
+                    sql.exec("BEGIN; UPDATE " + schema.table() +
+                             " SET expires_at = expires_at + interval '1 s' WHERE key = '17'; "
+                             "SELECT pg_sleep(0.002); COMMIT");
+                } catch (const SqlError&) {
+                    sql.exec("ROLLBACK");
+                }
+            }
+        });
+    }
+    std::int64_t number = 1;
+    bool all_stored = true;
+    const auto deadline = Clock::now() + patience;
+    do {
+        const auto failures = puts.put(++number);
+        all_stored = std::none_of(failures.begin(), failures.end(), has_failed);
+    } while (all_stored && puts.statistics().retries < 30 && Clock::now() < deadline);
+    ends = true;
+    for (auto& rival : rivals) {
+        rival.join();
+    }
+    CHECK(all_stored);
+    CHECK(puts.statistics().retries >= 30);
 }
 
 TEST_CASE("Under serializable isolation conflicts are settled by trying again") {

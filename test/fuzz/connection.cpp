@@ -10,13 +10,14 @@
 #include <memory>
 #include <utility>
 
+#include "core/sqlstate.hpp"
 #include "fuzz/fake_server.hpp"
 #include "fuzz/fuzz.hpp"
 #include "fuzz/group_calls.hpp"
 #include "fuzz/libpq_ledger.hpp"
-#include "sqlstate.hpp"
 
 using namespace psycache;
+using namespace psycache::detail;
 using namespace std::chrono_literals;
 using psycache::fuzz::Input;
 using psycache::fuzz::require;
@@ -29,7 +30,7 @@ constexpr auto time_limit = 100ms;
 /// How long everything may take, on a busy machine.
 constexpr auto patience = 20s;
 
-pg::TimePoint deadline() {
+TimePoint deadline() {
     return std::chrono::steady_clock::now() + time_limit;
 }
 
@@ -42,22 +43,26 @@ struct Step {
     Calls calls;
 };
 
+const Operations& operations() {
+    static const Operations all(std::nullopt, true, std::chrono::seconds(5));
+    return all;
+}
+
 std::vector<Step> steps_of(Input& input) {
     std::vector<Step> steps(1 + input.below(3));
     for (Step& step : steps) {
         const std::uint8_t how = input.byte();
         step.way = static_cast<Step::Way>(how & 3);
         step.looks_alive = (how & 4) != 0;
-        step.calls = fuzz::calls_of(input);
+        step.calls = fuzz::calls_of(input, operations());
     }
     return steps;
 }
 
 /// @returns whether the connection can be used again.
-bool check_answer(const pg::Connection& connection, const pg::Answer& answer,
-                  const GroupStatement& group, std::size_t calls) {
+bool check_answer(const pg::Connection& connection, const pg::Answer& answer, const Calls& calls) {
     if (answer) {
-        fuzz::answers_of(group, *answer, calls);
+        fuzz::answer(calls, *answer);
         return connection.reusable();
     }
     const pg::StatementFailure failure = answer.error();
@@ -70,45 +75,49 @@ bool check_answer(const pg::Connection& connection, const pg::Answer& answer,
 }
 
 asio::awaitable<pg::Answer> execute(pg::Connection& connection, const Step& step,
-                                    const GroupStatement& group) {
+                                    const pg::Statement& sql, const pg::Parameters& parameters) {
     if (step.way == Step::Way::blocking) {
-        co_return connection.execute_blocking(group.statement(), group.parameters(), deadline());
+        co_return connection.execute_blocking(sql, parameters, deadline());
     }
     if (step.way == Step::Way::script) {
         auto script = connection.execute_script("SELECT 1; SELECT 2", deadline());
         co_return co_await std::move(script);
     }
-    auto statement = connection.execute(group.statement(), group.parameters(), deadline());
+    auto statement = connection.execute(sql, parameters, deadline());
     co_return co_await std::move(statement);
 }
 
 /// @returns whether the connection can be used again.
 asio::awaitable<bool> take(pg::Connection& connection, const Step& step) {
-    const TableStatements statements(std::nullopt, true);
-    const GroupStatement group(statements, step.calls, std::chrono::milliseconds(100));
+    const Group group(step.calls);
+    pg::Parameters parameters;
+    const pg::Statement& sql = group.operation().bind(group, parameters);
+    if (group.operation().writes) {
+        parameters.own("100");
+    }
     if (step.looks_alive && !connection.alive()) {
         co_return false;
     }
     if (step.way == Step::Way::adopted) {
         auto adopted = pg::Connection::adopt(connection.native());
         if (adopted) {
-            auto operation = execute(**adopted, step, group);
+            auto operation = execute(**adopted, step, sql, parameters);
             const pg::Answer answer = co_await std::move(operation);
-            check_answer(**adopted, answer, group, step.calls.size());
+            check_answer(**adopted, answer, step.calls);
             (*adopted)->release();
         }
         co_return connection.reusable();
     }
-    auto operation = execute(connection, step, group);
+    auto operation = execute(connection, step, sql, parameters);
     const pg::Answer answer = co_await std::move(operation);
-    co_return check_answer(connection, answer, group, step.calls.size());
+    co_return check_answer(connection, answer, step.calls);
 }
 
 asio::awaitable<void> run(asio::io_context& context, std::string dsn, std::vector<Step> steps,
                           bool prepares) {
     auto prepare = std::make_shared<std::atomic<bool>>(prepares);
-    auto opening =
-        pg::Connection::open(context.get_executor(), std::move(dsn), deadline(), prepare);
+    auto opening = pg::Connection::open(context.get_executor(), pg::Target(std::move(dsn)),
+                                        deadline(), prepare);
     const auto opened = co_await std::move(opening);
     if (!opened) {
         require(opened.error().code.failed(), "a failure to connect has a code");

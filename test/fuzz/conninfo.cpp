@@ -10,6 +10,7 @@
 #include "fuzz/fuzz.hpp"
 
 using namespace psycache;
+using namespace psycache::detail;
 using psycache::fuzz::require;
 
 namespace {

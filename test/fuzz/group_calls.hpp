@@ -6,42 +6,48 @@
 #include <string>
 #include <vector>
 
-#include "batching/group_statement.hpp"
+#include "batching/group.hpp"
 #include "fuzz/fuzz.hpp"
+#include "operations/operations.hpp"
 
 namespace psycache::fuzz {
+
+using namespace psycache::detail;
 
 /// A key out of few, so that several calls have the same one.
 inline std::string key_of(Input& input) {
     return std::string(1, static_cast<char>('a' + input.below(4)));
 }
 
-/// One to eight calls of one kind.
-inline Calls calls_of(Input& input) {
-    const auto kind = static_cast<CallKind>(input.below(3));
+/// One to eight calls of one operation.
+inline Calls calls_of(Input& input, const Operations& operations) {
+    const auto kind = input.below(3);
     Calls calls(1 + input.below(8));
     for (auto& call : calls) {
-        call = std::make_shared<Call>(kind, key_of(input), TimePoint());
-        call->as_text = kind == CallKind::get && input.flag();
-        call->jsonb = "\x01{}";
+        const std::string key = key_of(input);
+        switch (kind) {
+            case 0:
+                call = std::make_shared<GetCall>(operations.get, key, TimePoint(),
+                                                 input.flag() ? Wanted::text : Wanted::object);
+                break;
+            case 1:
+                call = std::make_shared<PutCall>(operations.put, key, TimePoint(), "\x01{}",
+                                                 std::chrono::seconds(1));
+                break;
+            default:
+                call = std::make_shared<RemoveCall>(operations.remove, key, TimePoint());
+        }
     }
     return calls;
 }
 
-/// Lets the statement answer its calls. @returns the answers; each call must have got one.
-inline std::vector<Result<CallAnswer>> answers_of(const GroupStatement& group, const pg::Rows& rows,
-                                                  std::size_t calls) {
-    std::vector<Result<CallAnswer>> answers(calls, Failure(Errc::protocol_error, "none"));
-    std::vector<int> delivered(calls);
-    group.answer(rows, [&](std::size_t place, Result<CallAnswer>&& answer) {
-        require(place < calls, "an answer is for a call that there is");
-        ++delivered[place];
-        answers[place] = std::move(answer);
-    });
-    for (const int times : delivered) {
-        require(times == 1, "each call is answered once");
+/// Answers the calls with the rows; each must be settled by that.
+inline void answer(const Calls& calls, const pg::Rows& rows) {
+    const Group group(calls);
+    group.operation().answer(group, rows, Resume::posted);
+    for (const auto& call : calls) {
+        require(call->settled(), "each call is answered");
     }
-    return answers;
 }
 
 }  // namespace psycache::fuzz

@@ -12,6 +12,7 @@
 #include "values/json_codec.hpp"
 
 using namespace psycache;
+using namespace psycache::detail;
 using psycache::fuzz::Input;
 using psycache::fuzz::require;
 namespace json = boost::json;

@@ -8,13 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "batching/group_statement.hpp"
 #include "fuzz/fuzz.hpp"
 #include "fuzz/group_calls.hpp"
 #include "pg/parameters.hpp"
 #include "values/json_codec.hpp"
 
 using namespace psycache;
+using namespace psycache::detail;
 using psycache::fuzz::Input;
 using psycache::fuzz::require;
 
@@ -68,7 +68,7 @@ pg::Rows result_of(const std::vector<Row>& rows, std::size_t columns) {
                        rows[r][c] ? static_cast<int>(text.size()) : -1);
         }
     }
-    return pg::Rows(result);
+    return pg::Rows(pg::ResultHandle(result));
 }
 
 /// Which key's value is in which row, as the statement for gets of several calls has it.
@@ -89,19 +89,19 @@ std::map<std::string, std::string> values_by_key(const Calls& calls, const std::
     return values;
 }
 
-void check_get(const Call& call, const std::map<std::string, std::string>& values,
-               const Result<CallAnswer>& answer) {
+void check_get(const GetCall& call, const std::map<std::string, std::string>& values) {
+    const bool answered = !call.failure().code;
     const auto value = values.find(call.key);
     if (value == values.end()) {
-        require(answer && !answer->value && !answer->text, "a key without a row is a miss");
-    } else if (call.as_text) {
+        require(answered && !call.value && !call.text, "a key without a row is a miss");
+    } else if (call.wanted == Wanted::text) {
         const bool known = value->second.starts_with('\x01');
-        require(known == answer.has_value(), "a text needs the known version");
-        require(!known || answer->text == value->second.substr(1), "a text is that of its row");
+        require(known == answered, "a text needs the known version");
+        require(!known || call.text == value->second.substr(1), "a text is that of its row");
     } else {
-        const auto object = decode_jsonb(value->second);
-        require(object.has_value() == answer.has_value(), "an object is read or refused");
-        require(!object || answer->value == *object, "an object is that of its row");
+        const auto read = decode_jsonb(value->second);
+        require((read && read->is_object()) == answered, "an object is read or refused");
+        require(!answered || call.value == *read, "an object is that of its row");
     }
 }
 
@@ -109,23 +109,23 @@ void check_get(const Call& call, const std::map<std::string, std::string>& value
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     Input input(data, size);
-    const TableStatements statements(std::nullopt, input.flag());
-    const Calls calls = fuzz::calls_of(input);
+    const Operations operations(std::nullopt, input.flag(), std::chrono::seconds(5));
+    const Calls calls = fuzz::calls_of(input, operations);
     const std::size_t columns = input.below(5);
     const std::vector<Row> rows = rows_of(input, columns);
 
-    const GroupStatement group(statements, calls, std::chrono::milliseconds(100));
-    const auto answers = fuzz::answers_of(group, result_of(rows, columns), calls.size());
-    const bool get = calls.front()->kind == CallKind::get;
+    fuzz::answer(calls, result_of(rows, columns));
     const auto values =
-        get && columns > 0 ? values_by_key(calls, rows) : std::map<std::string, std::string>();
+        columns > 0 ? values_by_key(calls, rows) : std::map<std::string, std::string>();
     std::set<std::string> removed;
-    for (std::size_t i = 0; i < calls.size(); ++i) {
-        if (get && (columns > 0 || rows.empty())) {
-            check_get(*calls[i], values, answers[i]);
-        }
-        if (answers[i] && answers[i]->existed) {
-            require(removed.insert(calls[i]->key).second, "an entry is removed by one call only");
+    for (const auto& call : calls) {
+        if (const auto* get = dynamic_cast<const GetCall*>(call.get())) {
+            if (columns > 0 || rows.empty()) {
+                check_get(*get, values);
+            }
+        } else if (const auto* remove = dynamic_cast<const RemoveCall*>(call.get())) {
+            require(!remove->existed || removed.insert(remove->key).second,
+                    "an entry is removed by one call only");
         }
     }
     return 0;

@@ -2,11 +2,12 @@
 
 #include <string>
 
-#include "failure.hpp"
+#include "core/failure.hpp"
+#include "core/sqlstate.hpp"
 #include "fuzz/fuzz.hpp"
-#include "sqlstate.hpp"
 
 using namespace psycache;
+using namespace psycache::detail;
 using psycache::fuzz::Input;
 using psycache::fuzz::require;
 

@@ -4,13 +4,14 @@
 
 #include <psycache/async_postgres_cache.hpp>
 
-#include "cache/call_checks.hpp"
 #include "fuzz/fuzz.hpp"
-#include "statements/table_statements.hpp"
+#include "operations/checks.hpp"
+#include "operations/get.hpp"
 #include "support/storable.hpp"
 #include "values/utf8.hpp"
 
 using namespace psycache;
+using namespace psycache::detail;
 using psycache::fuzz::require;
 
 namespace {
@@ -43,6 +44,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(refused_key.has_value() == (!storable || size > max_key_size),
             "exactly short text is a key");
     require(!refused_key || refused_key->code == Errc::invalid_key, "else it is an invalid_key");
+    const auto refused_lookup = detail::check_lookup_key(text);
+    require(refused_lookup.has_value() == !storable, "any text can be looked up");
+    require(!refused_lookup || refused_lookup->code == Errc::invalid_key,
+            "else it is an invalid_key");
 
     const auto value = detail::jsonb_of_text(text);
     require(!value || (storable && *value == '\x01' + text), "text is passed on as it is");
@@ -51,7 +56,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string table = table_name(text);
     const auto [schema, tail] = read_quoted(table);
     require(schema == text && tail == ".\"psycache\"", "any name of a schema is read as itself");
-    const TableStatements statements(text, true);
-    require(statements.get_one.sql.find(table) != std::string::npos, "and used in full");
+    const Table used(text, true, std::chrono::seconds(5));
+    const Get get(used);
+    const std::shared_ptr<Call> call =
+        std::make_shared<GetCall>(get, "k", TimePoint(), Wanted::object);
+    pg::Parameters parameters;
+    const Group group(CallSpan(&call, 1));
+    require(get.bind(group, parameters).sql.find(table) != std::string::npos, "and used in full");
     return 0;
 }

@@ -55,6 +55,34 @@ std::string key_of(int i) {
 
 }  // namespace
 
+TEST_CASE("Calls end at their deadline though the context of their pool is not running") {
+    TestSchema schema;
+    auto options = schema.cache_options();
+    options.timeout = 200ms;
+    asio::io_context idle;  // that nobody runs
+    AsyncPostgresCache cache(idle.get_executor(), server_pool(1), options);
+    const std::vector<std::string> keys{"a", "b", "c"};
+    for (int round = 0; round < 2; ++round) {
+        asio::io_context context;
+        const auto begin = Clock::now();
+        CHECK(run_coro(context, failure_of(cache.get_raw("key"))).code() == Errc::timed_out);
+        CHECK(run_coro(context, failure_of(cache.put_raw("key", numbered(1), 1h))).code() ==
+              Errc::timed_out);
+        CHECK(run_coro(context, failure_of(cache.get_raw_many(keys))).code() == Errc::timed_out);
+        CHECK(Clock::now() - begin >= 600ms);
+        CHECK(run_out(context));
+        CHECK(Clock::now() - begin < 3s * slowness);
+    }
+    // What is run at last does nothing that its callers were told has not been done.
+    CHECK(run_out(idle));
+    CHECK(schema.rows() == 0);
+    options.maintenance_timeout = 200ms;
+    AsyncPostgresCache other(idle.get_executor(), server_pool(1), options);
+    asio::io_context context;
+    CHECK(run_coro(context, failure_of(other.flush())).code() == Errc::timed_out);
+    CHECK(run_coro(context, failure_of(other.cleanup_expired())).code() == Errc::timed_out);
+}
+
 TEST_CASE("Copies of a handle share one cache") {
     AsyncTest test;
     AsyncPostgresCache copy = test.cache();

@@ -105,6 +105,18 @@ void check_as_found(OneConnection& connection, bool nonblocking) {
     CHECK(connection.psql.number("SELECT count(*) FROM pg_settings WHERE source = 'session'") == 0);
 }
 
+/// A pool that an application has made itself; it names no executor.
+class OneConnectionPool : public AsyncCachePool {
+  public:
+    explicit OneConnectionPool(OneConnection& connection) : connection_(connection) {}
+    asio::awaitable<ConnectionLease> connect() override {
+        co_return ConnectionLease(connection_.lend());
+    }
+
+  private:
+    OneConnection& connection_;
+};
+
 }  // namespace
 
 TEST_CASE("A borrowed connection comes back as it was found") {
@@ -335,6 +347,53 @@ TEST_CASE("What a source of connections throws reaches the callers") {
     }
 }
 
+TEST_CASE("The words of a pool that throws are in the error, with the exception itself") {
+    struct Sealed : std::runtime_error {
+        Sealed() : std::runtime_error("the vault is sealed") {}
+        int attempts = 7;
+    };
+    const auto check = [](const auto& call) {
+        try {
+            call();
+            FAIL("it did not throw");
+        } catch (const Error& error) {
+            CHECK(error.code() == Errc::connect_failed);
+            CHECK_THAT(error.what(), Catch::EndsWith(": the pool says: the vault is sealed"));
+            CHECK(std::string(error.what()) == "psycache: " + std::string(error.operation()) +
+                                                   ": " + std::string(error.cause()));
+            REQUIRE(error.cause_exception());
+            try {
+                std::rethrow_exception(error.cause_exception());
+            } catch (const Sealed& sealed) {
+                CHECK(sealed.attempts == 7);
+            }
+        }
+    };
+    TestSchema schema;
+    PostgresCache blocking(
+        std::make_shared<BorrowingPool>([]() -> BorrowedConnection { throw Sealed(); }),
+        schema.cache_options());
+    check([&] { blocking.get_raw("key"); });
+    check([&] { blocking.put_raw("key", numbered(1), 1h); });
+    check([&] { blocking.get_raw_many({"a", "b"}); });
+    check([&] { blocking.cleanup_expired(); });
+    check([&] { blocking.flush(); });
+
+    asio::io_context context;
+    const auto pool = std::make_shared<AsyncBorrowingPool>(
+        context.get_executor(), []() -> asio::awaitable<BorrowedConnection> {
+            throw Sealed();
+            co_return BorrowedConnection();
+        });
+    AsyncPostgresCache async(pool, schema.cache_options());
+    check([&] { run_coro(context, async.get_raw("key")); });
+    check([&] { run_coro(context, async.put_raw("key", numbered(1), 1h)); });
+    check([&] { run_coro(context, async.get_raw_many({"a", "b"})); });
+    check([&] { run_coro(context, async.cleanup_expired()); });
+    check([&] { run_coro(context, async.flush()); });
+    check([&] { run_coro(context, init_db(*pool, schema.table_options())); });
+}
+
 TEST_CASE("A source that lends nothing is an error, not a crash") {
     TestSchema schema;
     asio::io_context context;
@@ -391,29 +450,66 @@ TEST_CASE("A borrowed connection goes back exactly once") {
 }
 
 TEST_CASE("An application can implement the pool itself") {
-    class OwnPool : public AsyncCachePool {
-      public:
-        explicit OwnPool(OneConnection& connection) : connection_(connection) {}
-        asio::awaitable<ConnectionLease> connect() override {
-            co_return ConnectionLease(connection_.lend());
-        }
-
-      private:
-        OneConnection& connection_;
-    };
     TestSchema schema;
     OneConnection connection;
     asio::io_context context;
-    AsyncPostgresCache cache(std::make_shared<OwnPool>(connection), schema.cache_options());
+    AsyncPostgresCache cache(std::make_shared<OneConnectionPool>(connection),
+                             schema.cache_options());
     run_coro(context, cache.put_raw("key", numbered(1), 1h));
     CHECK(run_coro(context, cache.get_raw("key")) == numbered(1));
     CHECK(connection.lent >= 2);
     CHECK(connection.lent == connection.given_back);
     // Such a pool names no executor for a cleanup task.
     CHECK_THROWS_AS(cache.start_cleanup_task(1min), std::invalid_argument);
-    OwnPool pool(connection);
+    OneConnectionPool pool(connection);
     run_coro(context, init_db(pool, schema.table_options()));
     CHECK(connection.lent == connection.given_back);
+}
+
+TEST_CASE("A pool without an executor serves one context after the other") {
+    TestSchema schema;
+    OneConnection connection;
+    AsyncPostgresCache cache(std::make_shared<OneConnectionPool>(connection),
+                             schema.cache_options());
+    for (int round = 0; round < 3; ++round) {
+        // A warm-up, say, on a context that is gone when the next call comes.
+        asio::io_context context;
+        run_coro(context, cache.put_raw("key", numbered(round), 1h));
+        CHECK(run_coro(context, cache.get_raw("key")) == numbered(round));
+        if (round == 1) {
+            // One that goes away with a call on its way.
+            asio::co_spawn(context, cache.get_raw("key"), asio::detached);
+            context.restart();
+            context.poll_one();
+        }
+    }
+    CHECK(run_coro(cache.get_raw("key")) == numbered(2));
+    CHECK(connection.lent == connection.given_back);
+}
+
+TEST_CASE("Deadlines hold on a context that comes after one that went away with a call") {
+    class OwnPool : public AsyncCachePool {
+      public:
+        asio::awaitable<ConnectionLease> connect() override {
+            co_return ConnectionLease(connections_->lend(connections_->try_take()));
+        }
+
+      private:
+        std::shared_ptr<AppConnections> connections_ = std::make_shared<AppConnections>();
+    };
+    TestSchema schema;
+    schema.insert("key", "{}");
+    auto options = schema.cache_options();
+    options.timeout = 300ms;
+    AsyncPostgresCache cache(std::make_shared<OwnPool>(), options);
+    TableLock lock(schema);
+    std::optional<asio::io_context> context;  // the next one is where the last one was
+    context.emplace();
+    asio::co_spawn(*context, cache.get_raw("key"), asio::detached);
+    context->run_for(50ms);
+    context.reset();
+    context.emplace();
+    CHECK(run_coro(*context, failure_of(cache.get_raw("key"))).code() == Errc::timed_out);
 }
 
 TEST_CASE("Many callers share the connections of the application") {

@@ -4,8 +4,12 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/detached.hpp>
 #include <catch2/catch.hpp>
+#include <cstdio>
 #include <memory>
+#include <stdexcept>
 #include <thread>
+
+#include <unistd.h>
 
 #include "support/both.hpp"
 #include "support/spy.hpp"
@@ -89,6 +93,33 @@ std::unique_ptr<Service> start_service(ServiceKind kind, CacheOptions options, D
 
 #define EVERY_SERVICE() \
     GENERATE(ServiceKind::thread, ServiceKind::task, ServiceKind::task_elsewhere)
+
+/// What the process writes to standard error.
+class StandardError {
+  public:
+    StandardError() : before_(dup(STDERR_FILENO)), file_(std::tmpfile()) {
+        REQUIRE(file_ != nullptr);
+        REQUIRE(dup2(fileno(file_), STDERR_FILENO) >= 0);
+    }
+    StandardError(const StandardError&) = delete;
+    StandardError& operator=(const StandardError&) = delete;
+    ~StandardError() {
+        dup2(before_, STDERR_FILENO);
+        close(before_);
+        std::fclose(file_);
+    }
+
+    std::string text() {
+        std::string all(1 << 16, '\0');
+        std::rewind(file_);
+        all.resize(std::fread(all.data(), 1, all.size(), file_));
+        return all;
+    }
+
+  private:
+    const int before_;
+    std::FILE* const file_;
+};
 
 std::ptrdiff_t cleanup_threads() {
     const auto names = thread_names();
@@ -180,6 +211,39 @@ TEST_CASE("An error in one run of a cleanup service is logged, and the loop goes
     CHECK(
         eventually([&] { return log.journal().count("Periodic cache cleanup failed") > before; }));
     CHECK(service->stop_by_default());
+}
+
+TEST_CASE("Without a log a cleanup that fails for ever is heard of once on standard error") {
+    // Its words are in the line, which so is a new one.
+    const auto words = unique_name("sealed");
+    const auto borrow = [&]() -> BorrowedConnection { throw std::runtime_error(words); };
+    const auto heard = [&](const CacheOptions& options) {
+        PostgresCache blocking(std::make_shared<BorrowingPool>(borrow), options);
+        Threads threads(1);
+        const auto executor = threads.context().get_executor();
+        AsyncPostgresCache async(
+            std::make_shared<AsyncBorrowingPool>(
+                executor, [&]() -> asio::awaitable<BorrowedConnection> { co_return borrow(); }),
+            options);
+        StandardError captured;
+        {
+            const auto thread = blocking.start_cleanup_thread(10ms);
+            const auto task = async.start_cleanup_task(10ms);
+            CHECK(eventually([&] {
+                return blocking.statistics().cleanup_failures >= 5 &&
+                       async.statistics().cleanup_failures >= 5;
+            }));
+        }
+        CHECK(threads.finish());
+        return captured.text();
+    };
+    CacheOptions silent;
+    silent.log = [](LogLevel, std::string_view) {};
+    CHECK(heard(silent).empty());
+    CHECK(heard(CacheOptions()) ==
+          "psycache: error: Periodic cache cleanup failed: cannot connect to the server: the pool "
+          "says: " +
+              words + "\n");
 }
 
 TEST_CASE("A cleanup service survives that its connection is killed") {

@@ -1,7 +1,11 @@
 // One table for two languages: rows as Python's psycache writes and reads them.
 
+#include <boost/json/parse.hpp>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
 
 #include "support/both.hpp"
 
@@ -140,33 +144,253 @@ TEST_CASE("A stored number that no double can hold is an error, and the next cal
     schema.insert("negative", R"({"deep": [{"n": -1e309}]})");
     schema.insert("good", R"({"n": 1})");
 
-    CHECK(failure_of([&] { cache->get("huge"); }).code() == Errc::unreadable_value);
-    CHECK(failure_of([&] { cache->get("negative"); }).code() == Errc::unreadable_value);
+    schema.insert("tiny", R"({"n": 1e-400})");
+
+    for (const std::string key : {"huge", "negative", "tiny"}) {
+        CHECK(failure_of([&] { cache->get(key); }).code() == Errc::unreadable_value);
+    }
     CHECK(cache->get("good") == numbered(1));
 }
 
-TEST_CASE("Stored numbers keep the digits that fit and round the others") {
+// The README's table of differences, row by row: what Python's psycache does with the table, and
+// what this library does.
+
+TEST_CASE("Difference: the expiry is the server's here, and the client's there") {
     const auto flavour = EVERY_FLAVOUR();
     CAPTURE(flavour);
     TestSchema schema;
     const auto cache = make_cache(flavour, schema);
-    schema.insert("key", R"({"long": 0.1000000000000000055511151231257827021181583404541015625,
-                             "wide": 123456789012345678901234567890,
-                             "tiny": 1e-400, "max": 18446744073709551615,
-                             "over": 18446744073709551616, "min": -9223372036854775808,
-                             "under": -9223372036854775809, "one": 1.0, "exp": 1e3})");
+    // A client whose clock is an hour slow puts for ten minutes.
+    python_put(schema, "python", R"({"n": 1})", 10min - 1h);
+    CHECK(python_get(schema, "python").empty());
+    CHECK(cache->get("python") == std::nullopt);
+    cache->put("ours", numbered(1), 10min);
+    CHECK(schema.expires_in("ours") == Approx(600).margin(60));
+    // What never expires can be put here only, and is read there too.
+    cache->put("ever", numbered(2), no_expiry);
+    CHECK(python_get(schema, "ever") == R"({"n": 2})");
+}
 
+TEST_CASE("Difference: values that are no object are typed ones here, and no objects") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    for (const std::string text : {"[1, 2]", "\"text\"", "5", "1.5", "null", "true"}) {
+        CAPTURE(text);
+        python_put(schema, "key", text, 1h);
+        CHECK(python_get(schema, "key") == text);
+        CHECK(failure_of([&] { cache->get("key"); }).code() == Errc::unreadable_value);
+        CHECK(cache->get_text("key") == text);
+        CHECK(failure_of([&] { cache->put_text("key", text, 1h); }).code() == Errc::invalid_value);
+        const auto value = cache->get_value("key");
+        CHECK(value == json::parse(text));
+        cache->put_value("key", *value, 1h);
+        CHECK(python_get(schema, "key") == text);
+        CHECK(cache->remove("key"));
+    }
+}
+
+TEST_CASE(
+    "Difference: numbers that no double gives back are exact or rounded there, and text here") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    for (const std::string number :
+         {"18446744073709551617", "-9223372036854775809", "123456789012345678901234567890",
+          "0.33333333333333333333", "0.12345678901234567890"}) {
+        const auto text = "{\"n\": " + number + "}";
+        CAPTURE(text);
+        python_put(schema, "key", text, 1h);
+        CHECK(python_get(schema, "key") == text);
+        const auto failure = failure_of([&] { cache->get("key"); });
+        CHECK(failure.code() == Errc::unreadable_value);
+        CHECK_THAT(failure.what(), Catch::Contains("number") && Catch::Contains("get_text"));
+        CHECK(cache->get_text("key") == text);
+    }
+    python_put(schema, "key", R"({"long": 0.1000000000000000055511151231257827021181583404541015625,
+                                  "max": 18446744073709551615, "min": -9223372036854775808,
+                                  "power": 18446744073709551616, "float": 1e23,
+                                  "17 digits": 0.10000000000000001, "one": 1.0})",
+               1h);
     const auto value = cache->get("key");
     REQUIRE(value);
     CHECK(value->at("long").as_double() == 0.1);
-    CHECK(value->at("wide").as_double() == 123456789012345678901234567890.0);
-    CHECK(value->at("tiny").as_double() == 0.0);
     CHECK(value->at("max").as_uint64() == UINT64_MAX);
-    CHECK(value->at("over").as_double() == 18446744073709551616.0);
     CHECK(value->at("min").as_int64() == INT64_MIN);
-    CHECK(value->at("under").as_double() == -9223372036854775809.0);
+    CHECK(value->at("power").as_double() == 18446744073709551616.0);
+    CHECK(value->at("float").as_double() == 1e23);
+    CHECK(value->at("17 digits").as_double() == 0.1);
     CHECK(value->at("one").as_double() == 1.0);
-    CHECK(value->at("exp").to_number<int>() == 1000);
+}
+
+TEST_CASE("Difference: whole doubles come back as integers from 1e16 there, and from 1e20 here") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    // As json.dumps writes them: JSONB keeps the digits and no exponent.
+    python_put(schema, "key", R"({"a": 1000000000000000.0, "b": 1e+16, "c": 1.2345678901234568e+18,
+                                  "d": 1e+19, "e": 1e+20})",
+               1h);
+    CHECK(python_get(schema, "key") ==
+          R"({"a": 1000000000000000.0, "b": 10000000000000000, "c": 1234567890123456800, )"
+          R"("d": 10000000000000000000, "e": 100000000000000000000})");
+    auto value = cache->get("key").value();
+    CHECK(value["a"].as_double() == 1e15);
+    CHECK(value["b"].as_int64() == 10000000000000000);
+    CHECK(value["c"].to_number<double>() == 1.2345678901234568e+18);
+    CHECK(value["d"].as_uint64() == 10000000000000000000u);
+    CHECK(value["e"].as_double() == 1e20);
+
+    const json::object ours{{"b", 1e16}, {"c", 1.2345678901234568e+18}, {"d", 1e19}, {"e", 1e20}};
+    cache->put("key", ours, 1h);
+    CHECK(python_get(schema, "key") ==
+          R"({"b": 10000000000000000.0, "c": 1234567890123456768.0, "d": 10000000000000000000.0, )"
+          R"("e": 100000000000000000000})");
+    CHECK(cache->get("key") == ours);
+}
+
+TEST_CASE("No difference: minus zero becomes zero") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    python_put(schema, "python", R"({"n": -0.0})", 1h);
+    cache->put("ours", json::object{{"n", -0.0}}, 1h);
+    for (const std::string key : {"python", "ours"}) {
+        CHECK(python_get(schema, key) == R"({"n": 0.0})");
+        const auto value = cache->get(key).value();
+        CHECK(value.at("n").as_double() == 0);
+        CHECK_FALSE(std::signbit(value.at("n").as_double()));
+    }
+}
+
+TEST_CASE("Difference: what JSONB cannot hold is refused by the server there, and before here") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    const auto python_failure = [&](const std::string& text) {
+        try {
+            python_put(schema, "key", text, 1h);
+        } catch (const SqlError& error) {
+            return std::string(error.sqlstate());
+        }
+        return std::string();
+    };
+    CHECK(python_failure(R"({"n": NaN})") == "22P02");
+    CHECK(python_failure(R"({"n": Infinity})") == "22P02");
+    CHECK(python_failure(R"({"s": "\u0000"})") == "22P05");
+    CHECK(python_failure(R"({"s": "\ud800"})") == "22P02");
+    for (const json::value& bad :
+         {json::value(std::nan("")), json::value(std::numeric_limits<double>::infinity()),
+          json::value(json::string(1, '\0')), json::value("\xED\xA0\x80")}) {
+        const auto failure = failure_of([&] { cache->put("key", json::object{{"v", bad}}, 1h); });
+        CHECK(failure.code() == Errc::invalid_value);
+    }
+    CHECK(cache->statistics().statements == 0);
+}
+
+TEST_CASE("Difference: nesting has other limits") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    const auto nested = [](std::size_t depth) {
+        std::string text;
+        for (std::size_t i = 1; i < depth; ++i) {
+            text += "{\"a\": ";
+        }
+        return text + "{}" + std::string(depth - 1, '}');
+    };
+    python_put(schema, "key", nested(980), 1h);  // about as deep as json.dumps goes
+    const auto value = cache->get("key");
+    REQUIRE(value);
+    CHECK(failure_of([&] { cache->put("key", *value, 1h); }).code() == Errc::invalid_value);
+    CHECK(cache->get_text("key") == nested(980));
+    json::parse_options deep;
+    deep.max_depth = 1000;
+    cache->put("key", json::parse(nested(512), {}, deep).as_object(), 1h);
+    CHECK(python_get(schema, "key") == nested(512));
+    schema.insert("deeper", nested(2001));
+    const auto failure = failure_of([&] { cache->get("deeper"); });
+    CHECK(failure.code() == Errc::unreadable_value);
+    CHECK_THAT(failure.what(), Catch::Contains("nested") && Catch::Contains("get_text"));
+    CHECK(cache->get_text("deeper") == nested(2001));
+}
+
+TEST_CASE("Difference: long keys are stored there if they compress, and found and removed here") {
+    const auto flavour = EVERY_FLAVOUR();
+    const auto table = EVERY_TABLE();
+    CAPTURE(flavour, static_cast<int>(table));
+    TestSchema schema(table);
+    const auto cache = make_cache(flavour, schema);
+    for (const std::size_t size :
+         {std::size_t{max_key_size + 1}, std::size_t{5000}, std::size_t{200'000}}) {
+        CAPTURE(size);
+        const std::string key(size, 'k');
+        python_put(schema, key, R"({"n": 1})", 1h);
+        CHECK(cache->get(key) == numbered(1));
+        CHECK(cache->get_text(key) == R"({"n": 1})");
+        CHECK(cache->get_many({"absent", key}) ==
+              std::vector<std::optional<json::object>>{std::nullopt, numbered(1)});
+        CHECK(failure_of([&] { cache->put(key, numbered(2), 1h); }).code() == Errc::invalid_key);
+        CHECK(failure_of([&] { cache->put_text(key, "{}", 1h); }).code() == Errc::invalid_key);
+        CHECK(cache->get(key) == numbered(1));
+        CHECK(cache->remove(key));
+        CHECK_FALSE(cache->remove(key));
+        python_put(schema, key, R"({"n": 1})", 1h);
+        CHECK(cache->remove_many({"absent", key}) == 1);
+        CHECK(schema.rows() == 0);
+    }
+    // What does not compress is in no table.
+    const auto random =
+        schema.sql().value("SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) AS i");
+    CHECK_THROWS_AS(python_put(schema, random, R"({"n": 1})", 1h), SqlError);
+    CHECK(cache->get(random) == std::nullopt);
+    CHECK_FALSE(cache->remove(random));
+}
+
+TEST_CASE("Difference: a cleanup waits for locked rows there, and skips them here") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    schema.insert_many("expired", 5, "'-infinity'");
+    Psql other;
+    other.exec("BEGIN; SELECT * FROM " + schema.table() + " WHERE key = 'expired3' FOR UPDATE");
+    schema.sql().exec("SET lock_timeout = '100ms'");
+    const auto python_cleanup =
+        "DELETE FROM " + schema.table() + " WHERE expires_at < statement_timestamp()";
+    CHECK_THROWS_AS(schema.sql().exec(python_cleanup), SqlError);
+    CHECK(cache->cleanup() == 4);
+    other.exec("COMMIT");
+    CHECK(cache->cleanup() == 1);
+}
+
+TEST_CASE("Python's json writes and reads what the tests above take for it") {
+    if (std::system("command -v python3 >/dev/null") != 0) {
+        WARN("skipped: there is no python3");
+        return;
+    }
+    const char* const script = R"(python3 -c '
+import json
+assert json.dumps([1e15, 1e16, 1e20, 1.2345678901234568e18, 0.1, -0.0, float("nan"), float("inf")]) == (
+    "[1000000000000000.0, 1e+16, 1e+20, 1.2345678901234568e+18, 0.1, -0.0, NaN, Infinity]")
+assert json.dumps("\0\ud800") == "\"\\u0000\\ud800\""
+assert json.dumps(2**64 + 1) == "18446744073709551617"
+assert type(json.loads("10000000000000000")) is int
+assert type(json.loads("10000000000000000.0")) is float
+assert json.loads("18446744073709551617") == 2**64 + 1
+assert json.loads("0.33333333333333333333") == 1 / 3
+value = {}
+for _ in range(900):
+    value = {"a": value}
+assert json.loads(json.dumps(value)) == value
+')";
+    CHECK(std::system(script) == 0);
 }
 
 TEST_CASE("A very deep stored value is read or refused, and the next call works") {

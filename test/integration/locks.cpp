@@ -1,5 +1,6 @@
 // Rows that somebody else has locked: who waits, and who does not.
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <thread>
@@ -119,14 +120,8 @@ TEST_CASE("Many callers of locked rows leave connections to all others") {
         }
         CHECK(done == 0);
         lock.release();
-        for (auto& one : puts) {
-            auto end = one.get();
-            co_await std::move(end);
-        }
-        for (auto& one : removes) {
-            auto end = one.get();
-            co_await std::move(end);
-        }
+        co_await all(puts);
+        co_await all(removes);
     });
     CHECK(cache.statistics().queued == 0);
     CHECK(cache.statistics().errors == 0);
@@ -161,6 +156,153 @@ TEST_CASE("A write of a row that stays locked ends at its deadline, and its conn
     CHECK(cache->get("key") == numbered(2));
     CHECK(schema.sql().value("SELECT pid FROM pg_stat_activity WHERE application_name = " +
                              quote_literal(named.name)) == pid);
+}
+
+TEST_CASE("Puts of free rows go on with any number of locked rows, and with one connection") {
+    const auto connections = GENERATE(std::size_t{1}, std::size_t{2});
+    CAPTURE(connections);
+    constexpr int locked = 192;
+    TestSchema schema;
+    schema.insert_many("k", locked, "now() + interval '1 hour'");
+    auto options = schema.cache_options();
+    options.timeout = 5s * slowness;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(connections), options);
+    RowLock lock(schema, "true");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> waiting;
+        for (int i = 1; i <= locked; ++i) {
+            waiting.push_back(
+                start(executor, cache.put_raw("k" + std::to_string(i), numbered(i), 1h)));
+        }
+        const auto begin = Clock::now();
+        auto slowest = Clock::duration::zero();
+        for (int i = 0; i < 300; ++i) {
+            const auto started = Clock::now();
+            auto put = cache.put_raw("free", numbered(i), 1h);
+            co_await std::move(put);
+            slowest = std::max(slowest, Clock::now() - started);
+        }
+        // Row after row was waited for: 0.1 s each.
+        CHECK(Clock::now() - begin < 3s * slowness);
+        CHECK(slowest < 1s * slowness);
+        CHECK(cache.statistics().queued == locked);
+        lock.release();
+        co_await all(waiting);
+    });
+    CHECK(cache.statistics().errors == 0);
+    CHECK(run_out(context));
+}
+
+TEST_CASE("A row is written soon after its lock is gone, however many others stay locked") {
+    constexpr int locked = 1000;
+    TestSchema schema;
+    schema.insert_many("k", locked, "now() + interval '1 hour'");
+    schema.insert("one", "{}");
+    auto options = schema.cache_options();
+    options.timeout = 20s * slowness;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(2), options);
+    RowLock others(schema, "key <> 'one'");
+    RowLock lock(schema, "key = 'one'");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> waiting;
+        for (int i = 1; i <= locked; ++i) {
+            waiting.push_back(
+                start(executor, cache.put_raw("k" + std::to_string(i), numbered(i), 1h)));
+        }
+        auto one = start(executor, cache.put_raw("one", numbered(1), 1h));
+        const auto all_wait = [&] { return cache.statistics().queued == locked + 1; };
+        auto settled = until(all_wait);
+        const bool came = co_await std::move(settled);
+        CHECK(came);
+        co_await pause(500ms);  // the pauses between two looks have grown
+        lock.release();
+        const auto begin = Clock::now();
+        auto end = one.get();
+        co_await std::move(end);
+        // 0.1 s on a quiet machine.
+        CHECK(Clock::now() - begin < 500ms * slowness);
+        others.release();
+        co_await all(waiting);
+    });
+    CHECK(run_out(context));
+}
+
+TEST_CASE("Rows that another transaction has made but not committed are written when it has") {
+    TestSchema schema;
+    auto options = schema.cache_options();
+    options.timeout = 10s * slowness;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(1), options);
+    Psql maker;
+    maker.exec("BEGIN; INSERT INTO " + schema.table() +
+               " SELECT 'k' || i, '{}', now() + interval '1 hour' FROM generate_series(1, 50) i");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> waiting;
+        for (int i = 1; i <= 50; ++i) {
+            waiting.push_back(
+                start(executor, cache.put_raw("k" + std::to_string(i), numbered(1), 1h)));
+        }
+        const auto all_wait = [&] { return cache.statistics().queued == 50; };
+        auto settled = until(all_wait);
+        const bool came = co_await std::move(settled);
+        CHECK(came);
+        const auto begin = Clock::now();
+        for (int i = 0; i < 50; ++i) {
+            auto put = cache.put_raw("free", numbered(i), 1h);
+            co_await std::move(put);
+        }
+        CHECK(Clock::now() - begin < 3s * slowness);
+        // One of them may be tried at this moment.
+        CHECK(cache.statistics().queued >= 49);
+        maker.exec("COMMIT");
+        co_await all(waiting);
+    });
+    CHECK(schema.rows("value = '{\"n\": 1}'") == 50);
+    CHECK(run_out(context));
+}
+
+TEST_CASE("A limit of the role for locks ends the calls of locked rows only, at their own time") {
+    const auto row = GENERATE(table<std::string, std::string>(
+        {{"-clock_timeout=300ms", "55P03"}, {"-cstatement_timeout=300ms", "57014"}}));
+    const std::string setting = std::get<0>(row);
+    const std::string sqlstate = std::get<1>(row);
+    CAPTURE(setting);
+    TestSchema schema;
+    schema.insert_many("k", 64, "now() + interval '1 hour'");
+    auto pool = server_pool(2);
+    pool.dsn = dsn_with({{"options", setting}});
+    asio::io_context context;
+    auto options = schema.cache_options();
+    options.timeout = 5s * slowness;
+    AsyncPostgresCache cache(context.get_executor(), pool, options);
+    RowLock lock(schema, "substr(key, 2)::int <= 21");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> puts;
+        const auto begin = Clock::now();
+        for (int i = 1; i <= 64; ++i) {
+            puts.push_back(
+                start(executor, cache.put_raw("k" + std::to_string(i), numbered(2), 1h)));
+        }
+        for (int i = 1; i <= 64; ++i) {
+            auto ending = puts[static_cast<std::size_t>(i - 1)].failure();
+            const Failure failure = co_await std::move(ending);
+            CAPTURE(i, failure.what());
+            if (i <= 21) {
+                CHECK(failure.sqlstate() == sqlstate);
+            } else {
+                CHECK_FALSE(failure);
+            }
+        }
+        CHECK(Clock::now() - begin >= 300ms);
+        CHECK(Clock::now() - begin < 3s * slowness);
+    });
+    CHECK(schema.rows("value = '{\"n\": 2}'") == 43);
 }
 
 TEST_CASE("A limit that the role has for locks is the caller's error") {
@@ -203,11 +345,70 @@ TEST_CASE("Writes that wait for the table leave a connection for gets") {
         }
         CHECK(lock.waiting() == 1);
         lock.release();
+        co_await all(puts);
+    });
+}
+
+TEST_CASE("Gets find a connection while writes and a cleanup wait for the table") {
+    TestSchema schema;
+    schema.insert("key", "{}");
+    auto options = schema.cache_options();
+    options.timeout = 1s * slowness;
+    options.maintenance_timeout = 2s * slowness;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(2), options);
+    TableLock lock(schema, "EXCLUSIVE");
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        auto executor = co_await asio::this_coro::executor;
+        std::vector<Started<void>> puts;
+        std::vector<Started<std::uint64_t>> cleanups;
+        for (int i = 0; i < 100; ++i) {
+            puts.push_back(start(executor, cache.put_raw(std::to_string(i), numbered(i), 1h)));
+            if (i % 25 == 0) {
+                cleanups.push_back(start(executor, cache.cleanup_expired()));
+            }
+        }
+        const auto waits = [&] { return lock.waiting() > 0; };
+        auto stuck = until(waits);
+        const bool came = co_await std::move(stuck);
+        CHECK(came);
+        for (int i = 0; i < 50; ++i) {
+            auto get = cache.get_raw("key");
+            const auto value = co_await std::move(get);
+            const bool found = value.has_value();
+            CHECK(found);
+            co_await pause(2ms);
+        }
+        lock.release();
         for (auto& one : puts) {
-            auto end = one.get();
+            auto end = one.failure();
             co_await std::move(end);
         }
+        co_await all(cleanups);
     });
+    CHECK(run_out(context));
+}
+
+TEST_CASE("Gets of threads find a connection while writes of threads wait for the table") {
+    TestSchema schema;
+    schema.insert("key", "{}");
+    auto options = schema.cache_options();
+    options.timeout = 2s * slowness;
+    PostgresCache cache(server_pool(4), options);
+    TableLock lock(schema, "EXCLUSIVE");
+    std::vector<std::thread> writers;
+    for (int i = 0; i < 8; ++i) {
+        writers.emplace_back(
+            [&, i] { failure_of([&] { cache.put_raw(std::to_string(i), numbered(i), 1h); }); });
+    }
+    CHECK(eventually([&] { return lock.waiting() == 3; }));
+    for (int i = 0; i < 20; ++i) {
+        CHECK(cache.get_raw("key"));
+    }
+    lock.release();
+    for (auto& writer : writers) {
+        writer.join();
+    }
 }
 
 TEST_CASE("Statements that were given up do not pile up on the server") {

@@ -358,6 +358,21 @@ TEST_CASE("A connection idle for longer than idle_timeout is closed when the poo
     CHECK(eventually([&] { return test.connections() == 1; }));
 }
 
+TEST_CASE(
+    "Connections that were idle for too long are closed where only statistics are asked for") {
+    PoolTest test(3);
+    test.named.options.idle_timeout = 100ms;
+    test.run([&]() -> asio::awaitable<void> {
+        auto a = co_await test.pool().connect();
+        auto b = co_await test.pool().connect();
+    });
+    CHECK(test.pool().statistics().idle == 2);
+    std::this_thread::sleep_for(200ms);
+    CHECK(test.pool().statistics().idle == 0);
+    CHECK(test.pool().statistics().retired == 2);
+    CHECK(eventually([&] { return test.connections() == 0; }));
+}
+
 TEST_CASE("A connection older than max_lifetime is replaced when it is next idle") {
     PoolTest test(1);
     test.named.options.max_lifetime = 150ms;
@@ -387,7 +402,7 @@ TEST_CASE("A short max_lifetime under load fails no call") {
     AsyncPostgresCache cache(pool, schema.cache_options());
     std::int64_t calls = 0;
     run_coro(context, [&]() -> asio::awaitable<void> {
-        const auto end = Clock::now() + 700ms;
+        const auto end = Clock::now() + 700ms * slowness;
         const auto work = [&](int number) -> asio::awaitable<void> {
             const auto key = std::to_string(number);
             for (int i = 0; Clock::now() < end; ++i) {
@@ -405,7 +420,7 @@ TEST_CASE("A short max_lifetime under load fails no call") {
             co_await worker.get();
         }
     });
-    CHECK(calls > 50);
+    CHECK(calls >= 8);
     CHECK(cache.statistics().errors == 0);
     CHECK(pool->statistics().retired >= 5);
     CHECK(eventually([&] { return schema.sql().connections(named.name) <= 2; }));

@@ -134,6 +134,70 @@ TEST_CASE("A SOCI session that is not open is refused and given back") {
     CHECK(cache.get_raw("key") == std::nullopt);
 }
 
+TEST_CASE("SOCI sessions that have lost their connections are passed over") {
+    TestSchema schema;
+    SociTest soci_test(9);
+    PostgresCache cache(soci_test.pool(), schema.cache_options());
+    for (std::size_t i = 0; i < 8; ++i) {
+        schema.sql().exec("SELECT pg_terminate_backend(" +
+                          std::to_string(PQbackendPID(soci_test.native(i))) + ", 10000)");
+        PQclear(PQexec(soci_test.native(i), "SELECT"));
+        REQUIRE(PQstatus(soci_test.native(i)) == CONNECTION_BAD);
+    }
+    for (int i = 0; i < 3; ++i) {
+        CHECK(cache.get_raw("key") == std::nullopt);
+    }
+    CHECK(cache.statistics().retries == 0);
+    CHECK(PQstatus(soci_test.native(0)) == CONNECTION_BAD);
+
+    soci_test.sessions.at(3).close();
+    std::size_t taken = 0;
+    {
+        // The good one is the last that is free.
+        std::vector<std::size_t> positions(9);
+        for (auto& position : positions) {
+            REQUIRE(soci_test.sessions.try_lease(position, 0));
+        }
+        taken = positions.back();
+        positions.pop_back();
+        for (const auto position : positions) {
+            soci_test.sessions.give_back(position);
+        }
+    }
+    REQUIRE(taken == 8);
+    cache.put_raw("key", numbered(1), 1h);
+    CHECK(cache.get_raw("key") == numbered(1));
+    CHECK(PQstatus(soci_test.native(7)) == CONNECTION_OK);
+    CHECK(PQstatus(soci_test.native(0)) == CONNECTION_BAD);
+    CHECK(cache.statistics().retries == 0);
+    soci_test.sessions.give_back(taken);
+    CHECK(soci_test.free_sessions() == 9);
+}
+
+TEST_CASE("When all SOCI sessions have lost their connections a call says so, until one is back") {
+    TestSchema schema;
+    const std::string role = unique_name("role");
+    schema.sql().exec("CREATE ROLE " + role + " LOGIN SUPERUSER");
+    {
+        soci::connection_pool sessions(1);
+        sessions.at(0).open(soci::postgresql, dsn_with({{"user", role}}));
+        PostgresCache cache(std::make_shared<SociCachePool>(sessions), schema.cache_options());
+        CHECK(cache.get_raw("key") == std::nullopt);
+        schema.sql().exec("ALTER ROLE " + role + " NOLOGIN");
+        schema.sql().exec(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '" +
+            role + "'");
+        for (int i = 0; i < 2; ++i) {
+            const auto failure = failure_of([&] { cache.get_raw("key"); });
+            CHECK(failure.code() == Errc::connect_failed);
+            CHECK_THAT(failure.what(), Catch::Contains("SOCI"));
+        }
+        schema.sql().exec("ALTER ROLE " + role + " LOGIN");
+        CHECK(cache.get_raw("key") == std::nullopt);
+    }
+    schema.sql().exec("DROP ROLE " + role);
+}
+
 TEST_CASE("A SociCachePool refuses a time-out that is not positive and finite") {
     SociTest soci_test(1);
     for (const auto timeout : {Duration(0), Duration(-1), no_expiry}) {

@@ -353,6 +353,56 @@ TEST_CASE("The text of init_db_sql makes a table that works") {
     CHECK(cache->get("key") == numbered(1));
 }
 
+TEST_CASE("The statements of init_db_sql can be sent one by one, and by eight at once") {
+    for (int round = 0; round < 6; ++round) {
+        TestSchema schema(Table::none, round % 2 == 0 ? nasty : std::string_view());
+        const auto text = init_db_sql(schema.table_options());
+        std::vector<std::thread> threads;
+        Journal failures;
+        std::atomic<int> ready = 0;
+        for (int i = 0; i < 8; ++i) {
+            threads.emplace_back([&, i] {
+                Psql connection;
+                ++ready;
+                while (ready != 8) {
+                    std::this_thread::yield();
+                }
+                try {
+                    if (i == 7) {
+                        init_db(dsn(), schema.table_options());
+                        return;
+                    }
+                    connection.exec(i % 2 == 0 ? "BEGIN" : "SELECT 1");
+                    // As a tool does it that knows semicolons and no quotes, and prepares them.
+                    for (std::size_t at = 0; text.find(';', at) != std::string::npos;) {
+                        const auto end = text.find(';', at);
+                        const std::unique_ptr<PGresult, void (*)(PGresult*)> result(
+                            PQexecParams(connection.native(), text.substr(at, end - at).c_str(), 0,
+                                         nullptr, nullptr, nullptr, nullptr, 0),
+                            PQclear);
+                        if (PQresultStatus(result.get()) != PGRES_COMMAND_OK) {
+                            throw std::runtime_error(PQresultErrorMessage(result.get()));
+                        }
+                        at = end + 1;
+                    }
+                    connection.exec(i % 2 == 0 ? "COMMIT" : "SELECT 1");
+                    if (connection.truth("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = "
+                                         "'advisory' AND pid = pg_backend_pid())")) {
+                        throw std::runtime_error("a lock is left");
+                    }
+                } catch (const std::exception& error) {
+                    failures.write(error.what());
+                }
+            });
+        }
+        for (auto& thread : threads) {
+            thread.join();
+        }
+        CHECK(failures.lines() == std::vector<std::string>{});
+        CHECK(indexes_of(schema).size() == 2);
+    }
+}
+
 TEST_CASE("Eight threads that run init_db at once all succeed") {
     for (int round = 0; round < 6; ++round) {
         TestSchema schema(Table::none);
@@ -455,7 +505,7 @@ TEST_CASE(
     init_db(dsn(), table);
     CHECK(schema.sql().number("SELECT count(*) FROM pg_indexes WHERE schemaname = " +
                               quote_literal(schema.name())) == 1);
-    const auto cache = make_cache(flavour, schema);
+    auto cache = make_cache(flavour, schema);
     for (int i = 0; i < 100; ++i) {
         cache->put("key", numbered(i), 1h);
     }
@@ -468,10 +518,42 @@ TEST_CASE(
             "SELECT coalesce(sum(n_tup_hot_upd), 0) FROM pg_stat_user_tables WHERE schemaname = " +
             quote_literal(schema.name()));
     };
-    // The server counts when a session is idle.
+    // The server counts when a session ends, or has been idle for ten seconds.
+    cache.reset();
     CHECK(eventually([&] { return in_place() > 50; }));
+    cache = make_cache(flavour, schema);
     init_db(dsn(), schema.table_options());  // as a Python service next to it would do
     CHECK(schema.sql().number("SELECT count(*) FROM pg_indexes WHERE schemaname = " +
                               quote_literal(schema.name())) == 2);
     CHECK(cache->get("key") == numbered(99));
+}
+
+TEST_CASE("init_db makes a table of tags when asked to, beside that of the entries") {
+    const auto form = EVERY_FORM();
+    const bool unlogged = GENERATE(true, false);
+    const bool index = GENERATE(true, false);
+    CAPTURE(form, unlogged, index);
+    TestSchema schema(Table::none, nasty);
+    TestSchema pythons(Table::python);
+    auto options = schema.table_options();
+    options.unlogged = unlogged;
+    options.expiry_index = index;
+    init(form, options);
+    options.tags = true;
+    init(form, options);  // also where there is a table of entries already
+    init(form, options);
+    schema.sql().exec(init_db_sql(options));
+
+    CHECK(columns_of(schema) == columns_of(pythons));
+    const auto about = [&](const std::string& sql) {
+        return schema.sql().value(sql + quote_literal(schema.tags()) + "::regclass");
+    };
+    CHECK(about("SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod) || ' ' || "
+                "attnotnull, ', ' ORDER BY attnum) FROM pg_attribute WHERE attnum > 0 AND "
+                "attrelid = ") ==
+          "tag text true, key text true, expires_at timestamp with time zone true");
+    CHECK(about("SELECT relpersistence FROM pg_class WHERE oid = ") == (unlogged ? "u" : "p"));
+    CHECK(about("SELECT string_agg(pg_get_constraintdef(oid), '') FROM pg_constraint WHERE "
+                "conrelid = ") == "PRIMARY KEY (tag, key)");
+    CHECK(about("SELECT count(*) FROM pg_index WHERE indrelid = ") == (index ? "2" : "1"));
 }

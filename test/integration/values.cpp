@@ -373,8 +373,9 @@ TEST_CASE("A key of the greatest size fits the index, and one byte more is refus
     const auto huge = std::string(1 << 20, 'k');
     for (const auto& key : {longer, huge, std::string(max_key_size + 1, 'a')}) {
         CHECK(failure_of([&] { cache->put(key, numbered(1), 1h); }).code() == Errc::invalid_key);
-        CHECK(failure_of([&] { cache->get(key); }).code() == Errc::invalid_key);
-        CHECK(failure_of([&] { cache->remove(key); }).code() == Errc::invalid_key);
+        // Others may have stored it, or one like it that PostgreSQL can compress.
+        CHECK(cache->get(key) == std::nullopt);
+        CHECK_FALSE(cache->remove(key));
     }
     CHECK(schema.rows() == 20);
     CHECK(cache->get("key") == std::nullopt);

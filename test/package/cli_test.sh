@@ -71,6 +71,8 @@ usage_error unknown-command
 usage_error init-db --unknown-option
 usage_error init-db --schema
 usage_error init-db one two
+usage_error clear
+usage_error clear --logged ""
 
 run --help
 check "--help exits 0" is "$code" 0
@@ -91,6 +93,10 @@ check "  the table is unlogged" has "$out" "CREATE UNLOGGED TABLE"
 check "  the index is there" has "$out" "ix_psycache_expires_at"
 run init-db --no-expiry-index
 check "--no-expiry-index prints one statement" is "$code:$(grep -c ';$' <<<"$out")" 0:1
+
+run init-db --tags
+check "--tags prints four statements" is "$code:$(grep -c ';$' <<<"$out")" 0:4
+check "  with the table of tags" has "$out" "psycache_tags"
 
 run init-db --logged
 check "--logged prints a logged table" is "$code" 0
@@ -131,6 +137,70 @@ fresh_schema
 "$program" init-db --schema "$schema" | sql -f - 2>"$work/err"
 code=$? out="" err=$(cat "$work/err")
 check "psql runs the printed SQL" is "$code:$(table_kind)" "0:u"
+sql -c "INSERT INTO \"$quoted\".psycache VALUES ('k', '{\"a\": 1}', 'infinity')"
+"$program" init-db --schema "$schema" | sql -f - 2>"$work/err"
+code=$? out="" err=$(cat "$work/err")
+check "  and runs it again" is "$code:$(sql -c "SELECT count(*) FROM \"$quoted\".psycache")" "0:1"
+
+fresh_schema
+{
+    echo "BEGIN;"
+    "$program" init-db --schema "$schema"
+    echo "CREATE TABLE \"$quoted\".other (i int); COMMIT;"
+} | sql -f - 2>"$work/err"
+code=$? out="" err=$(cat "$work/err")
+check "  in a transaction with more" is \
+    "$code:$(sql -c "SELECT count(*) FROM pg_tables WHERE schemaname = '$schema'")" "0:2"
+fresh_schema
+{
+    echo "BEGIN;"
+    "$program" init-db --schema "$schema"
+    echo "ROLLBACK;"
+} | sql -f - 2>"$work/err"
+code=$? out="" err=$(cat "$work/err")
+check "  which can be rolled back" is "$code:$(table_kind)" "0:"
+
+"$program" init-db --schema "$schema no" | sql -f - 2>"$work/err"
+code=$? out="" err=$(cat "$work/err")
+check "psql fails where the schema is missing" is "$code" 3
+
+at_once=0
+"$program" init-db --schema "$schema" >"$work/sql"
+for round in $(seq 20); do
+    fresh_schema
+    pids=()
+    for i in $(seq 8); do
+        # Half of them as one transaction, as migration tools run it.
+        single=$([ $((i % 2)) -eq 0 ] && echo -1)
+        # shellcheck disable=SC2086
+        sql $single -f "$work/sql" >"$work/out$i" 2>"$work/err$i" &
+        pids+=($!)
+    done
+    for i in $(seq 8); do
+        wait "${pids[$((i - 1))]}" || {
+            at_once=$((at_once + 1))
+            cat "$work/err$i"
+        }
+    done
+    [ "$(table_kind)" = u ] || at_once=$((at_once + 1))
+done
+code=$at_once out="" err=""
+check "eight psql at once run the printed SQL, 20 times" is "$at_once" 0
+
+# ---- clear --------------------------------------------------------------------------------------
+fresh_schema
+run init-db --tags --schema "$schema" "$dsn"
+check "--tags makes the table of tags" is \
+    "$code:$(sql -c "SELECT count(*) FROM \"$quoted\".psycache_tags")" "0:0"
+sql -c "INSERT INTO \"$quoted\".psycache VALUES ('k', '{\"a\": 1}', 'infinity');
+        INSERT INTO \"$quoted\".psycache_tags VALUES ('t', 'k', 'infinity')"
+run clear --schema "$schema" "$dsn"
+check "clears" is "$code:$out:$err" "0:psycache: cleared the cache table.:"
+check "  entries and tags" is "$(sql -c "SELECT (SELECT count(*) FROM \"$quoted\".psycache) +
+    (SELECT count(*) FROM \"$quoted\".psycache_tags)")" 0
+run clear --schema "$schema no" "$dsn"
+check "clear of no table fails" is "$code:$out" "1:"
+check "  with the reason" starts "$err" "psycache: clear failed: "
 
 # ---- errors -------------------------------------------------------------------------------------
 failure() {

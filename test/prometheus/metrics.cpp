@@ -90,6 +90,8 @@ const std::set<std::string> table{
     "psycache_retries_total | counter | operation |",
     "psycache_statement_duration_seconds | histogram | operation | " STATEMENT_BUCKETS,
     "psycache_statement_calls | histogram | operation | 1 2 4 8 16 32 64 128",
+    "psycache_invalidation_duration_seconds | histogram | operation | " CALL_BUCKETS,
+    "psycache_invalidated_entries_total | counter | operation |",
     "psycache_connection_wait_seconds | histogram | | " STATEMENT_BUCKETS,
     "psycache_pool_open_connections | gauge | |",
     "psycache_pool_idle_connections | gauge | |",
@@ -134,7 +136,8 @@ TEST_CASE("Series of a span name appear when they are used, all others are there
     }
     CHECK(start.has("psycache_remove_duration_seconds_count"));
     CHECK(start.has("psycache_pool_waiting"));
-    for (const std::string operation : {"get", "put", "remove", "flush", "cleanup"}) {
+    for (const std::string operation :
+         {"get", "put", "remove", "flush", "cleanup", "remove_prefix", "remove_tag", "clear"}) {
         CAPTURE(operation);
         CHECK(start.has("psycache_calls_in_progress{operation=" + operation + "}"));
         CHECK(start.has("psycache_retries_total{operation=" + operation + "}"));
@@ -193,6 +196,19 @@ TEST_CASE("Every event moves its metrics and no other") {
         CHECK(moved() == Values{{"psycache_calls_in_progress{operation=put}", -1},
                                 {"psycache_put_duration_seconds_count{span_name=store}", 1}});
     }
+    SECTION("operations that not everybody uses have series once they are used") {
+        auto span = feed.start_cache_get_span(SpanInfo{{}, "load", "take_many"});
+        CHECK(moved()["psycache_calls_in_progress{operation=take}"] == 1);
+        span->record_error(Errc::timed_out);
+        span.reset();
+        CHECK(moved() == Values{{"psycache_calls_in_progress{operation=take}", -1},
+                                {"psycache_errors_total{kind=timeout,operation=take}", 1},
+                                {"psycache_get_duration_seconds_count{span_name=load}", 1}});
+        span = feed.start_cache_get_span(SpanInfo{{}, "load", "get_raw_many"});
+        CHECK(moved() == Values{{"psycache_calls_in_progress{operation=get}", 1}});
+        auto touch = feed.start_cache_touch_span(SpanInfo{{}, "", "touch"});
+        CHECK(moved()["psycache_calls_in_progress{operation=touch}"] == 1);
+    }
     SECTION("remove") {
         auto span = feed.start_cache_remove_span(named(""));
         CHECK(moved() == Values{{"psycache_calls_in_progress{operation=remove}", 1}});
@@ -201,6 +217,19 @@ TEST_CASE("Every event moves its metrics and no other") {
         span.reset();
         CHECK(moved() == Values{{"psycache_calls_in_progress{operation=remove}", -1},
                                 {"psycache_remove_duration_seconds_count", 1}});
+    }
+    SECTION("calls on groups of entries") {
+        auto span = feed.start_cache_invalidation_span({"remove_tag", "red", "name"});
+        CHECK(moved() == Values{{"psycache_calls_in_progress{operation=remove_tag}", 1}});
+        span->record_invalidated(12);
+        CHECK(moved() == Values{{"psycache_invalidated_entries_total{operation=remove_tag}", 12}});
+        span.reset();
+        CHECK(moved() ==
+              Values{{"psycache_calls_in_progress{operation=remove_tag}", -1},
+                     {"psycache_invalidation_duration_seconds_count{operation=remove_tag}", 1}});
+        feed.start_cache_invalidation_span({"clear", "", ""})->record_invalidated(0);
+        CHECK(moved() ==
+              Values{{"psycache_invalidation_duration_seconds_count{operation=clear}", 1}});
     }
     SECTION("flush") {
         auto span = feed.start_cache_flush_span();
@@ -279,9 +308,9 @@ TEST_CASE("Every event moves its metrics and no other") {
                                 {"psycache_statement_calls_count{operation=cleanup}", 1},
                                 {"psycache_statement_calls_sum{operation=cleanup}", 1},
                                 {"psycache_retries_total{operation=cleanup}", 1}});
-        statement.operation = "something new";
+        statement.operation = "take";
         feed.record_statement(statement);
-        CHECK(moved().empty());
+        CHECK(moved()["psycache_statement_calls_count{operation=take}"] == 1);
     }
     SECTION("the pool") {
         PoolChange change;

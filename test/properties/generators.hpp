@@ -5,6 +5,7 @@
 
 #include <rapidcheck.h>
 
+#include <algorithm>
 #include <bit>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -12,9 +13,11 @@
 #include <boost/json/value.hpp>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -185,6 +188,35 @@ inline rc::Gen<std::string> name() {
 }
 
 }  // namespace detail
+
+/// A decimal as PostgreSQL's numeric holds it: of any length, its point anywhere, many of them near
+/// a double.
+inline rc::Gen<std::string> decimal() {
+    const auto digits = rc::gen::mapcat(rc::gen::inRange<std::size_t>(1, 40), [](std::size_t size) {
+        return rc::gen::container<std::string>(size, rc::gen::inRange('0', static_cast<char>(':')));
+    });
+    const auto any = rc::gen::map(
+        rc::gen::tuple(digits, digits, rc::gen::arbitrary<bool>(), rc::gen::inRange(0, 3)),
+        [](const auto& all) {
+            const auto& [whole, fraction, negative, kind] = all;
+            const auto first = whole.find_first_not_of('0');
+            return (negative ? "-" : "") +
+                   (first == std::string::npos ? "0" : whole.substr(first)) +
+                   (kind == 0 ? "" : "." + fraction);
+        });
+    // The same double by 15 to 19 digits, the last of which may be off.
+    const auto near = rc::gen::map(
+        rc::gen::tuple(finite(), rc::gen::inRange(14, 19), rc::gen::inRange(-2, 3)),
+        [](const auto& all) {
+            const auto& [number, precision, off] = all;
+            char text[64];
+            const auto size = std::snprintf(text, sizeof text, "%.*e", precision, number);
+            char& last = text[std::string_view(text, static_cast<std::size_t>(size)).find('e') - 1];
+            last = static_cast<char>(std::clamp<int>(last + off, '0', '9'));
+            return std::string(text);
+        });
+    return rc::gen::oneOf(any, near);
+}
 
 /// A value nested at most @p levels deep.
 inline rc::Gen<json::value> value(int levels);

@@ -3,11 +3,15 @@
 // Equal is Boost.JSON's ==: integers by value, doubles as the same doubles and never as integers
 // (or the other way round), texts by their bytes, names in any order. -0.0 comes back as 0.0.
 
+#include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <map>
 
 #include "properties/generators.hpp"
 #include "properties/property.hpp"
 #include "support/both.hpp"
+#include "support/decimals.hpp"
 #include "support/storable.hpp"
 
 using namespace psycache;
@@ -78,6 +82,49 @@ TEST_CASE("Any JSON object comes back equal") {
         RC_ASSERT(cache->get("key") == value);
     });
     CHECK_FALSE(random::injected(schema.sql()));
+}
+
+TEST_CASE("A stored number is read if a double gives it back, and else as text only") {
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    std::map<bool, int> seen;
+    check_property("decimals of others", 600, [&] {
+        const auto decimal = *random::decimal();
+        schema.sql().exec("TRUNCATE " + schema.table());
+        schema.insert("key", "{\"n\": " + decimal + "}");
+        const auto text = cache->get_text("key").value();
+        const auto stored = text.substr(6, text.size() - 7);
+        const bool readable = readable_number(stored);
+        ++seen[readable];
+        std::optional<json::object> value;
+        const auto failure = failure_of([&] { value = cache->get("key"); });
+        RC_ASSERT(!failure == readable);
+        if (failure) {
+            RC_ASSERT(failure.code() == Errc::unreadable_value);
+        } else {
+            RC_ASSERT(value->at("n").to_number<double>() == std::strtod(decimal.c_str(), nullptr));
+        }
+    });
+    check_property("doubles of Python", 20, [&] {
+        // Its text is the shortest one; JSONB keeps the number and no exponent.
+        const auto doubles = *rc::gen::container<std::vector<double>>(1000, random::finite());
+        std::string text;
+        for (const double number : doubles) {
+            char digits[64];
+            text.append(text.empty() ? "{\"doubles\": [" : ", ")
+                .append(digits, std::to_chars(std::begin(digits), std::end(digits), number).ptr);
+        }
+        schema.sql().exec("TRUNCATE " + schema.table());
+        schema.insert("key", text + "]}");
+        const auto back = cache->get("key").value().at("doubles").as_array();
+        for (std::size_t i = 0; i < doubles.size(); ++i) {
+            RC_ASSERT(back[i].to_number<double>() == doubles[i]);
+        }
+    });
+    CHECK(seen[true] > 50);
+    CHECK(seen[false] > 50);
 }
 
 TEST_CASE("An object that JSONB cannot hold is refused before anything is sent") {

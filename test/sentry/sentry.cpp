@@ -265,6 +265,47 @@ TEST_CASE("A call of many keys is one span with all of them") {
     CHECK(sent.spans[3].data == data_of(R"({"cache.key": ["a", "b"], "cache.success": true})"));
 }
 
+TEST_CASE("Of many keys a span has the first, and how many more there are") {
+    TestSchema schema;
+    const Sdk sdk;
+    auto* const transaction = sdk.transaction();
+    PostgresCache cache(server_pool(), with_sentry(schema, under(transaction)));
+    std::vector<std::string> keys;
+    for (int i = 0; i < 1500; ++i) {
+        keys.push_back("key" + std::to_string(i));
+    }
+    cache.get_raw_many(keys);
+    sentry_transaction_finish(transaction);
+
+    const auto sent = sdk.only();
+    const auto& data = sent.span("cache.get").data;
+    const auto& shown = data.at("cache.key").as_array();
+    REQUIRE(shown.size() == 20);
+    CHECK(shown.front() == "key0");
+    CHECK(shown.back() == "key19");
+    CHECK(data.at("cache.more_keys") == 1480);
+}
+
+TEST_CASE("Spans hold no keys where SentryOptions says so") {
+    TestSchema schema;
+    const Sdk sdk;
+    auto* const transaction = sdk.transaction();
+    SentryOptions options;
+    options.keys = false;
+    const auto sentry =
+        std::make_shared<SentryInstrumentation>([&] { return SentryParent(transaction); }, options);
+    PostgresCache cache(server_pool(), with_sentry(schema, sentry));
+    cache.get_raw("secret");
+    cache.get_raw_many(std::vector<std::string>(30, "secret"));
+    sentry_transaction_finish(transaction);
+
+    const auto sent = sdk.only();
+    REQUIRE(sent.spans.size() == 2);
+    for (const auto& span : sent.spans) {
+        CHECK(span.data == data_of(R"({"cache.hit": false, "cache.success": true})"));
+    }
+}
+
 TEST_CASE("Calls nest under the transaction or the span that the function names") {
     const auto flavour = EVERY_FLAVOUR();
     CAPTURE(flavour);

@@ -30,8 +30,9 @@ std::string text_of(const Entry& entry) {
 }  // namespace
 
 std::string_view name_of(Kind kind) {
-    static constexpr std::string_view names[] = {"get",      "get_text", "get_many", "put",
-                                                 "put_text", "put_many", "remove",   "remove_many"};
+    static constexpr std::string_view names[] = {
+        "get",           "get_text", "get_entry", "get_many", "put",  "put_text",
+        "put_if_absent", "replace",  "put_many",  "remove",   "take", "remove_many"};
     return names[static_cast<int>(kind)];
 }
 
@@ -59,6 +60,12 @@ asio::awaitable<void> perform(AsyncPostgresCache cache, std::shared_ptr<Call> ca
             call->values.push_back(stored(text));
             break;
         }
+        case Kind::get_entry: {
+            auto operation = cache.get_entry<json::object>(key, name);
+            const auto entry = co_await std::move(operation);
+            call->values.push_back(stored(entry ? std::optional(entry->value) : std::nullopt));
+            break;
+        }
         case Kind::get_many: {
             auto operation = cache.get_raw_many(call->key_names(), name);
             const auto values = co_await std::move(operation);
@@ -77,6 +84,20 @@ asio::awaitable<void> perform(AsyncPostgresCache cache, std::shared_ptr<Call> ca
             co_await std::move(operation);
             break;
         }
+        case Kind::put_if_absent: {
+            const Entry& entry = call->entries.front();
+            auto operation = cache.put_if_absent(key, entry.value, entry.ttl, name);
+            const bool stored = co_await std::move(operation);
+            call->stored = stored;
+            break;
+        }
+        case Kind::replace: {
+            const Entry& entry = call->entries.front();
+            auto operation = cache.replace(key, entry.value, entry.ttl, name);
+            const bool stored = co_await std::move(operation);
+            call->stored = stored;
+            break;
+        }
         case Kind::put_many: {
             auto operation = cache.put_raw_many(call->entries, name);
             co_await std::move(operation);
@@ -86,6 +107,14 @@ asio::awaitable<void> perform(AsyncPostgresCache cache, std::shared_ptr<Call> ca
             auto operation = cache.remove(key);
             const bool existed = co_await std::move(operation);
             call->existed = existed ? 1 : 0;
+            break;
+        }
+        case Kind::take: {
+            auto operation = cache.take<json::object>(key);
+            const auto value = co_await std::move(operation);
+            call->existed = value ? 1 : 0;
+            // What has expired stays.
+            call->stored = value.has_value();
             break;
         }
         case Kind::remove_many: {
@@ -106,6 +135,11 @@ void perform(PostgresCache& cache, Call& call) {
         case Kind::get_text:
             call.values.push_back(stored(cache.get_text(key, span_name)));
             break;
+        case Kind::get_entry: {
+            const auto entry = cache.get_entry<json::object>(key, span_name);
+            call.values.push_back(stored(entry ? std::optional(entry->value) : std::nullopt));
+            break;
+        }
         case Kind::get_many:
             note(call, cache.get_raw_many(call.key_names(), span_name));
             break;
@@ -115,11 +149,24 @@ void perform(PostgresCache& cache, Call& call) {
         case Kind::put_text:
             cache.put_text(key, text_of(call.entries.front()), call.entries.front().ttl, span_name);
             break;
+        case Kind::put_if_absent:
+            call.stored = cache.put_if_absent(key, call.entries.front().value,
+                                              call.entries.front().ttl, span_name);
+            break;
+        case Kind::replace:
+            call.stored =
+                cache.replace(key, call.entries.front().value, call.entries.front().ttl, span_name);
+            break;
         case Kind::put_many:
             cache.put_raw_many(call.entries, span_name);
             break;
         case Kind::remove:
             call.existed = cache.remove(key) ? 1 : 0;
+            break;
+        case Kind::take:
+            call.existed = cache.take<json::object>(key) ? 1 : 0;
+            // What has expired stays.
+            call.stored = call.existed != 0;
             break;
         case Kind::remove_many:
             call.existed = cache.remove_many(call.key_names());

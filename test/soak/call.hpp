@@ -18,7 +18,20 @@
 
 namespace psycache::soak {
 
-enum class Kind { get, get_text, get_many, put, put_text, put_many, remove, remove_many };
+enum class Kind {
+    get,
+    get_text,
+    get_entry,
+    get_many,
+    put,
+    put_text,
+    put_if_absent,
+    replace,
+    put_many,
+    remove,
+    take,
+    remove_many
+};
 
 std::string_view name_of(Kind kind);
 
@@ -41,6 +54,7 @@ struct Call {
 
     std::vector<std::optional<Stored>> values;  ///< the answer to a get
     std::uint64_t existed = 0;                  ///< the answer to a remove
+    bool stored = true;  ///< whether a conditional put or a take has changed something
 };
 
 /// Does what is asked, and notes the answer down.

@@ -3,6 +3,7 @@
 /// @file
 /// When something was so.
 
+#include <chrono>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -13,6 +14,10 @@ namespace psycache::soak {
 
 using test::Clock;
 using Time = Clock::time_point;
+
+inline double seconds(Clock::duration duration) {
+    return std::chrono::duration<double>(duration).count();
+}
 
 /// Spans of time in which something holds; one begins after the other has ended. Safe for threads.
 class Intervals {

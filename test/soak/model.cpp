@@ -32,10 +32,6 @@ const char* name_of(Ending ending) {
     return "";
 }
 
-double seconds(Clock::duration duration) {
-    return std::chrono::duration<double>(duration).count();
-}
-
 std::string version_text(std::uint64_t version) {
     return "version " + std::to_string(version);
 }

@@ -21,7 +21,7 @@ constexpr const char* usage =
     "the network and the table happen, and judges every answer. Exits with 1 when anything was\n"
     "wrong, and with 77 when no server can be started.\n"
     "\n"
-    "  --seconds N      how long it goes on; PSYCACHE_SOAK_SECONDS, or 120, by default\n"
+    "  --seconds N      how long it goes on; PSYCACHE_SOAK_SECONDS, or 60, by default\n"
     "  --callers N      how many coroutines call; 1000 by default\n"
     "  --seed N         of all that is random; it is printed when not given\n"
     "  --quiet          does not print each fault\n"

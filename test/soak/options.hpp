@@ -12,7 +12,7 @@
 namespace psycache::soak {
 
 struct Options {
-    std::chrono::seconds length{120};
+    std::chrono::seconds length{60};
     std::size_t callers = 1000;
     std::uint32_t seed = 0;
     bool quiet = false;

@@ -25,14 +25,11 @@ struct Frequency {
     Kind kind;
     std::size_t times;
 };
-constexpr Frequency frequencies[] = {{Kind::get, 40},   {Kind::get_text, 10},  {Kind::get_many, 6},
-                                     {Kind::put, 24},   {Kind::put_text, 10},  {Kind::put_many, 4},
-                                     {Kind::remove, 5}, {Kind::remove_many, 1}};
-constexpr std::size_t gets = 3;  // the first ones
-
-double seconds(Clock::duration duration) {
-    return std::chrono::duration<double>(duration).count();
-}
+constexpr Frequency frequencies[] = {
+    {Kind::get, 35},    {Kind::get_text, 10}, {Kind::get_entry, 5}, {Kind::get_many, 6},
+    {Kind::put, 20},    {Kind::put_text, 10}, {Kind::put_many, 4},  {Kind::put_if_absent, 3},
+    {Kind::replace, 3}, {Kind::remove, 3},    {Kind::take, 2},      {Kind::remove_many, 1}};
+constexpr std::size_t gets = 4;  // the first ones
 
 /// Whether an error leaves open what a write has done.
 bool leaves_open(const boost::system::error_code& code) {
@@ -40,11 +37,12 @@ bool leaves_open(const boost::system::error_code& code) {
 }
 
 bool is_put(Kind kind) {
-    return kind == Kind::put || kind == Kind::put_text || kind == Kind::put_many;
+    return kind == Kind::put || kind == Kind::put_text || kind == Kind::put_many ||
+           kind == Kind::put_if_absent || kind == Kind::replace;
 }
 
 bool is_remove(Kind kind) {
-    return kind == Kind::remove || kind == Kind::remove_many;
+    return kind == Kind::remove || kind == Kind::take || kind == Kind::remove_many;
 }
 
 }  // namespace
@@ -193,6 +191,12 @@ void Player::conclude(Call& call, const std::exception_ptr& error, bool cancelle
         if (!call.values.empty() && call.single() && !call.values.front()) {
             verdict.name = outage ? "miss, or an outage" : "miss";
         }
+        if (!call.stored && !outage) {
+            verdict = {"nothing to do", Ending::without_effect};
+        }
+        if (is_put(call.kind) && !outage) {
+            judge_condition(call);
+        }
         if (!outage) {
             subject_.worked(call.begun);
         }
@@ -284,6 +288,21 @@ void Player::judge_removal(const Call& call) {
         violation(call,
                   "it told of " + std::to_string(call.existed) + " entries where there were " +
                       std::to_string(least) + " to " + std::to_string(most),
+                  call.keys.front().get());
+    }
+}
+
+/// What a conditional put answers must fit what was there.
+void Player::judge_condition(const Call& call) {
+    if (call.kind != Kind::put_if_absent && call.kind != Kind::replace) {
+        return;
+    }
+    const bool was_there = call.stored == (call.kind == Kind::replace);
+    const Existed existed = call.keys.front()->existed();
+    if (existed == (was_there ? Existed::no : Existed::yes)) {
+        violation(call,
+                  was_there ? "it found an entry where there was none"
+                            : "it found no entry where there was one",
                   call.keys.front().get());
     }
 }

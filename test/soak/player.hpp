@@ -72,6 +72,7 @@ class Player {
     void judge_time(const Call& call, Clock::duration took);
     void judge_values(const Call& call, bool outage);
     void judge_removal(const Call& call);
+    void judge_condition(const Call& call);
     void end_writes(const Call& call, Ending ending);
     void violation(const Call& call, const std::string& what, const KeyModel* key = nullptr);
 

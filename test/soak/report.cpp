@@ -9,10 +9,6 @@ namespace {
 
 constexpr std::uint64_t most_printed = 20;
 
-double seconds(Clock::duration duration) {
-    return std::chrono::duration<double>(duration).count();
-}
-
 void print_lines(const char* title, const char* longest, const Tally& tally) {
     std::printf("\n%-16s %-52s %10s %14s\n", title, "", "count", longest);
     for (const auto& [names, line] : tally.lines()) {

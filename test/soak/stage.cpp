@@ -101,9 +101,9 @@ Stage::Stage(const Site& site) : gate_(site.server().port()) {
     const auto by_gate = pool_options(site.dsn("soak lenient", gate_.port()), 2);
     add("lenient", other_threads_, AsyncPostgresCache(other_executor, by_gate, lenient), lenient);
 
-    auto lanes = pool_options(site.dsn("soak blocking"), 3);
-    lanes.idle_timeout = 20ms;
-    blocking_ = std::make_unique<BlockingActor>("blocking", lanes, usual);
+    auto few = pool_options(site.dsn("soak blocking"), 3);
+    few.idle_timeout = 20ms;
+    blocking_ = std::make_unique<BlockingActor>("blocking", few, usual);
 
     cleanup_ = async_actors_.front()->cache.start_cleanup_task(1s);
     other_cleanup_ = async_actors_.back()->cache.start_cleanup_task(1500ms);

@@ -48,6 +48,7 @@ class AnyCache {
     virtual void put(const std::string& key, json::object value, Duration ttl,
                      const std::string& name = {}) = 0;
     virtual bool remove(const std::string& key) = 0;
+    virtual bool touch(const std::string& key, Duration ttl, const std::string& name = {}) = 0;
     virtual std::optional<std::string> get_text(const std::string& key,
                                                 const std::string& name = {}) = 0;
     virtual void put_text(const std::string& key, const std::string& text, Duration ttl,
@@ -56,6 +57,35 @@ class AnyCache {
                                                               const std::string& name = {}) = 0;
     virtual void put_many(const std::vector<Entry>& entries, const std::string& name = {}) = 0;
     virtual std::uint64_t remove_many(const std::vector<std::string>& keys) = 0;
+    virtual std::optional<json::value> get_value(const std::string& key) = 0;
+    virtual void put_value(const std::string& key, const json::value& value, Duration ttl) = 0;
+    virtual bool put_if_absent(const std::string& key, const json::value& value, Duration ttl,
+                               PutOptions options = {}) = 0;
+    virtual bool replace(const std::string& key, const json::value& value, Duration ttl,
+                         PutOptions options = {}) = 0;
+    virtual bool compare_and_put(const std::string& key, const json::value& expected,
+                                 const json::value& desired, Duration ttl) = 0;
+    virtual std::optional<json::value> take(const std::string& key) = 0;
+    virtual std::optional<json::value> get_and_touch(const std::string& key, Duration ttl) = 0;
+    virtual std::optional<EntryView<json::value>> get_entry(const std::string& key) = 0;
+    virtual std::optional<Duration> expires_in(const std::string& key) = 0;
+    virtual std::int64_t increment(const std::string& key, std::int64_t by, Duration ttl) = 0;
+    virtual bool merge(const std::string& key, const json::object& patch) = 0;
+    virtual std::vector<std::optional<json::value>> get_values(
+        const std::vector<std::string>& keys) = 0;
+    virtual void put_values(const std::vector<std::pair<std::string, json::value>>& entries,
+                            Duration ttl, PutOptions options = {}) = 0;
+    virtual std::vector<std::optional<json::value>> take_many(
+        const std::vector<std::string>& keys) = 0;
+    virtual std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) = 0;
+    virtual void put_with(const std::string& key, json::object value, Duration ttl,
+                          PutOptions options) = 0;
+    virtual void put_text_with(const std::string& key, const std::string& text, Duration ttl,
+                               PutOptions options) = 0;
+    virtual void put_many_with(const std::vector<Entry>& entries, PutOptions options) = 0;
+    virtual std::uint64_t remove_prefix(const std::string& prefix, CallOptions options = {}) = 0;
+    virtual std::uint64_t remove_tag(const std::string& tag, CallOptions options = {}) = 0;
+    virtual void clear(CallOptions options = {}) = 0;
     virtual std::uint64_t cleanup() = 0;
     virtual std::uint64_t flush() = 0;
     virtual CacheStatistics statistics() = 0;
@@ -78,6 +108,9 @@ class AnyAsyncCache : public AnyCache {
         run_coro(context_, cache_.put_raw(key, std::move(value), ttl, name));
     }
     bool remove(const std::string& key) override { return run_coro(context_, cache_.remove(key)); }
+    bool touch(const std::string& key, Duration ttl, const std::string& name) override {
+        return run_coro(context_, cache_.touch(key, ttl, name));
+    }
     std::optional<std::string> get_text(const std::string& key, const std::string& name) override {
         return run_coro(context_, cache_.get_text(key, name));
     }
@@ -94,6 +127,77 @@ class AnyAsyncCache : public AnyCache {
     }
     std::uint64_t remove_many(const std::vector<std::string>& keys) override {
         return run_coro(context_, cache_.remove_many(keys));
+    }
+    std::optional<json::value> get_value(const std::string& key) override {
+        return run_coro(context_, cache_.get<json::value>(key));
+    }
+    void put_value(const std::string& key, const json::value& value, Duration ttl) override {
+        run_coro(context_, cache_.put(key, value, ttl));
+    }
+    bool put_if_absent(const std::string& key, const json::value& value, Duration ttl,
+                       PutOptions options) override {
+        return run_coro(context_, cache_.put_if_absent(key, value, ttl, options));
+    }
+    bool replace(const std::string& key, const json::value& value, Duration ttl,
+                 PutOptions options) override {
+        return run_coro(context_, cache_.replace(key, value, ttl, options));
+    }
+    bool compare_and_put(const std::string& key, const json::value& expected,
+                         const json::value& desired, Duration ttl) override {
+        return run_coro(context_, cache_.compare_and_put(key, expected, desired, ttl));
+    }
+    std::optional<json::value> take(const std::string& key) override {
+        return run_coro(context_, cache_.take<json::value>(key));
+    }
+    std::optional<json::value> get_and_touch(const std::string& key, Duration ttl) override {
+        return run_coro(context_, cache_.get_and_touch<json::value>(key, ttl));
+    }
+    std::optional<EntryView<json::value>> get_entry(const std::string& key) override {
+        return run_coro(context_, cache_.get_entry<json::value>(key));
+    }
+    std::optional<Duration> expires_in(const std::string& key) override {
+        return run_coro(context_, cache_.expires_in(key));
+    }
+    std::int64_t increment(const std::string& key, std::int64_t by, Duration ttl) override {
+        return run_coro(context_, cache_.increment(key, by, ttl));
+    }
+    bool merge(const std::string& key, const json::object& patch) override {
+        return run_coro(context_, cache_.merge(key, patch));
+    }
+    std::vector<std::optional<json::value>> get_values(
+        const std::vector<std::string>& keys) override {
+        return run_coro(context_, cache_.get_many<json::value>(keys));
+    }
+    void put_values(const std::vector<std::pair<std::string, json::value>>& entries, Duration ttl,
+                    PutOptions options) override {
+        run_coro(context_, cache_.put_many(entries, ttl, options));
+    }
+    std::vector<std::optional<json::value>> take_many(
+        const std::vector<std::string>& keys) override {
+        return run_coro(context_, cache_.take_many<json::value>(keys));
+    }
+    std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) override {
+        return run_coro(context_, cache_.touch_many(keys, ttl));
+    }
+    void put_with(const std::string& key, json::object value, Duration ttl,
+                  PutOptions options) override {
+        run_coro(context_, cache_.put_raw(key, std::move(value), ttl, std::move(options)));
+    }
+    void put_text_with(const std::string& key, const std::string& text, Duration ttl,
+                       PutOptions options) override {
+        run_coro(context_, cache_.put_text(key, text, ttl, std::move(options)));
+    }
+    void put_many_with(const std::vector<Entry>& entries, PutOptions options) override {
+        run_coro(context_, cache_.put_raw_many(entries, std::move(options)));
+    }
+    std::uint64_t remove_prefix(const std::string& prefix, CallOptions options) override {
+        return run_coro(context_, cache_.remove_prefix(prefix, std::move(options)));
+    }
+    std::uint64_t remove_tag(const std::string& tag, CallOptions options) override {
+        return run_coro(context_, cache_.remove_tag(tag, std::move(options)));
+    }
+    void clear(CallOptions options) override {
+        run_coro(context_, cache_.clear(std::move(options)));
     }
     std::uint64_t cleanup() override { return run_coro(context_, cache_.cleanup_expired()); }
     std::uint64_t flush() override { return run_coro(context_, cache_.flush()); }
@@ -119,6 +223,9 @@ class AnyBlockingCache : public AnyCache {
         cache_.put_raw(key, value, ttl, name);
     }
     bool remove(const std::string& key) override { return cache_.remove(key); }
+    bool touch(const std::string& key, Duration ttl, const std::string& name) override {
+        return cache_.touch(key, ttl, name);
+    }
     std::optional<std::string> get_text(const std::string& key, const std::string& name) override {
         return cache_.get_text(key, name);
     }
@@ -136,6 +243,75 @@ class AnyBlockingCache : public AnyCache {
     std::uint64_t remove_many(const std::vector<std::string>& keys) override {
         return cache_.remove_many(keys);
     }
+    std::optional<json::value> get_value(const std::string& key) override {
+        return cache_.get<json::value>(key);
+    }
+    void put_value(const std::string& key, const json::value& value, Duration ttl) override {
+        cache_.put(key, value, ttl);
+    }
+    bool put_if_absent(const std::string& key, const json::value& value, Duration ttl,
+                       PutOptions options) override {
+        return cache_.put_if_absent(key, value, ttl, options);
+    }
+    bool replace(const std::string& key, const json::value& value, Duration ttl,
+                 PutOptions options) override {
+        return cache_.replace(key, value, ttl, options);
+    }
+    bool compare_and_put(const std::string& key, const json::value& expected,
+                         const json::value& desired, Duration ttl) override {
+        return cache_.compare_and_put(key, expected, desired, ttl);
+    }
+    std::optional<json::value> take(const std::string& key) override {
+        return cache_.take<json::value>(key);
+    }
+    std::optional<json::value> get_and_touch(const std::string& key, Duration ttl) override {
+        return cache_.get_and_touch<json::value>(key, ttl);
+    }
+    std::optional<EntryView<json::value>> get_entry(const std::string& key) override {
+        return cache_.get_entry<json::value>(key);
+    }
+    std::optional<Duration> expires_in(const std::string& key) override {
+        return cache_.expires_in(key);
+    }
+    std::int64_t increment(const std::string& key, std::int64_t by, Duration ttl) override {
+        return cache_.increment(key, by, ttl);
+    }
+    bool merge(const std::string& key, const json::object& patch) override {
+        return cache_.merge(key, patch);
+    }
+    std::vector<std::optional<json::value>> get_values(
+        const std::vector<std::string>& keys) override {
+        return cache_.get_many<json::value>(keys);
+    }
+    void put_values(const std::vector<std::pair<std::string, json::value>>& entries, Duration ttl,
+                    PutOptions options) override {
+        cache_.put_many(entries, ttl, options);
+    }
+    std::vector<std::optional<json::value>> take_many(
+        const std::vector<std::string>& keys) override {
+        return cache_.take_many<json::value>(keys);
+    }
+    std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) override {
+        return cache_.touch_many(keys, ttl);
+    }
+    void put_with(const std::string& key, json::object value, Duration ttl,
+                  PutOptions options) override {
+        cache_.put_raw(key, value, ttl, options);
+    }
+    void put_text_with(const std::string& key, const std::string& text, Duration ttl,
+                       PutOptions options) override {
+        cache_.put_text(key, text, ttl, options);
+    }
+    void put_many_with(const std::vector<Entry>& entries, PutOptions options) override {
+        cache_.put_raw_many(entries, options);
+    }
+    std::uint64_t remove_prefix(const std::string& prefix, CallOptions options) override {
+        return cache_.remove_prefix(prefix, options);
+    }
+    std::uint64_t remove_tag(const std::string& tag, CallOptions options) override {
+        return cache_.remove_tag(tag, options);
+    }
+    void clear(CallOptions options) override { cache_.clear(options); }
     std::uint64_t cleanup() override { return cache_.cleanup_expired(); }
     std::uint64_t flush() override { return cache_.flush(); }
     CacheStatistics statistics() override { return cache_.statistics(); }

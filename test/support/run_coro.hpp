@@ -33,24 +33,14 @@
 #include <psycache/duration.hpp>
 #include <psycache/error.hpp>
 
+#include "slowness.hpp"
+
 namespace psycache::test {
 
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 using Milliseconds = std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr int slowness = 4;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-inline constexpr int slowness = 4;
-#else
-inline constexpr int slowness = 1;
-#endif
-#else
-inline constexpr int slowness = 1;
-#endif
 
 /// How long a test waits for what must happen; it is never waited for in full when it does.
 inline constexpr Milliseconds patience = 20s * slowness;
@@ -384,6 +374,15 @@ Started<T> start(asio::any_io_executor executor, asio::awaitable<T> operation) {
     asio::co_spawn(executor, std::move(operation),
                    asio::bind_cancellation_slot(state->signal.slot(), detail::keep<T>(state)));
     return Started<T>(std::move(state));
+}
+
+/// Waits until all have ended, and throws what one of them threw.
+template <class T>
+asio::awaitable<void> all(std::vector<Started<T>>& started) {
+    for (auto& one : started) {
+        auto end = one.get();
+        co_await std::move(end);
+    }
 }
 
 }  // namespace psycache::test

@@ -18,6 +18,7 @@ namespace psycache::test {
 enum class Table {
     none,
     ours,                  ///< as init_db makes it
+    tagged,                ///< the same with a table of tags
     python,                ///< as Python's psycache makes it
     python_without_index,  ///< the same with its index dropped
 };
@@ -31,8 +32,10 @@ class TestSchema {
     explicit TestSchema(Table table = Table::ours, std::string_view decoration = {})
         : name_(unique_name() + std::string(decoration)) {
         sql_.exec("CREATE SCHEMA " + quoted());
-        if (table == Table::ours) {
-            init_db(dsn(), table_options());
+        if (table == Table::ours || table == Table::tagged) {
+            TableOptions options = table_options();
+            options.tags = table == Table::tagged;
+            init_db(dsn(), options);
         } else if (table != Table::none) {
             sql_.exec("CREATE UNLOGGED TABLE IF NOT EXISTS " + this->table() +
                       " (key text PRIMARY KEY, value jsonb NOT NULL, expires_at timestamptz NOT "
@@ -58,6 +61,8 @@ class TestSchema {
     std::string quoted() const { return quote_identifier(name_); }
     /// The table, as SQL names it.
     std::string table() const { return quoted() + ".\"psycache\""; }
+    /// The table of tags.
+    std::string tags() const { return quoted() + ".\"psycache_tags\""; }
 
     TableOptions table_options() const {
         TableOptions options;
@@ -85,6 +90,9 @@ class TestSchema {
 
     std::int64_t rows(const std::string& condition = "true") {
         return sql_.number("SELECT count(*) FROM " + table() + " WHERE " + condition);
+    }
+    std::int64_t tag_rows(const std::string& condition = "true") {
+        return sql_.number("SELECT count(*) FROM " + tags() + " WHERE " + condition);
     }
     bool has(std::string_view key) { return rows("key = " + quote_literal(key)) == 1; }
 

@@ -139,6 +139,13 @@ class SpyInstrumentation : public CacheInstrumentation {
     std::unique_ptr<CacheRemoveSpan> start_cache_remove_span(const SpanInfo& info) override {
         return open<Remove>("remove", info);
     }
+    std::unique_ptr<CacheInvalidationSpan> start_cache_invalidation_span(
+        const InvalidationInfo& info) override {
+        const std::string operation(info.operation);
+        journal_->write(name_ + " " + operation + " open group=" + std::string(info.group) +
+                        " name=" + std::string(info.name));
+        return std::make_unique<Invalidation>(journal_, name_ + " " + operation);
+    }
     std::unique_ptr<CacheFlushSpan> start_cache_flush_span() override {
         return open<Flush>("flush");
     }
@@ -180,6 +187,13 @@ class SpyInstrumentation : public CacheInstrumentation {
       public:
         using Span::Span;
         void record_removed() override { tell("removed"); }
+    };
+    class Invalidation : public Span<CacheInvalidationSpan> {
+      public:
+        using Span::Span;
+        void record_invalidated(std::uint64_t entries) override {
+            tell("invalidated " + std::to_string(entries));
+        }
     };
     class Flush : public Span<CacheFlushSpan> {
       public:

@@ -138,8 +138,7 @@ TEST_CASE("Ten thousand mixed calls with faults leave no span open and no number
                 auto executor = co_await asio::this_coro::executor;
                 for (int i = 0; i < each; ++i) {
                     const auto which = random() % 16;
-                    const auto key =
-                        which == 15 ? std::string(max_key_size + 1, 'x') : key_of(random() % 50);
+                    const auto key = which == 15 ? std::string("\xFF") : key_of(random() % 50);
                     const auto call = [&]() -> asio::awaitable<void> {
                         if (which < 7 || which == 15) {
                             co_await cache.get_raw(key, "name");
@@ -315,7 +314,7 @@ TEST_CASE("A blocking cache under load with time-outs, while its table is locked
                             cache.remove(key);
                             break;
                         case 2:
-                            cache.statistics();
+                            static_cast<void>(cache.statistics());
                             break;
                         default:
                             cache.get_raw(key);
@@ -477,8 +476,13 @@ TEST_CASE("A context is stopped and destroyed while its threads run calls") {
 TEST_CASE("Callers on several contexts share one cache") {
     TestSchema schema;
     Threads home(2);
-    AsyncPostgresCache cache(home.context().get_executor(), server_pool(2), schema.cache_options());
-    std::atomic<int> wrong = 0;
+    // A machine that stands still for a while fails nobody, a call that is forgotten does.
+    auto pool = server_pool(2);
+    pool.acquire_timeout = patience;
+    auto options = schema.cache_options();
+    options.timeout = patience;
+    AsyncPostgresCache cache(home.context().get_executor(), pool, options);
+    Journal unexpected;
     const auto end = Clock::now() + span;
     {
         std::vector<std::thread> plain;
@@ -494,10 +498,12 @@ TEST_CASE("Callers on several contexts share one cache") {
                             const auto n = static_cast<std::int64_t>(random());
                             co_await cache.put_raw(key, numbered(n), 1h);
                             const auto value = co_await cache.get_raw(key);
-                            wrong += value == numbered(n) ? 0 : 1;
+                            if (value != numbered(n)) {
+                                unexpected.write(value ? "another value" : "no value");
+                            }
                         });
-                    } catch (const std::exception&) {
-                        ++wrong;
+                    } catch (const std::exception& error) {
+                        unexpected.write(error.what());
                     }
                 }
             });
@@ -506,7 +512,7 @@ TEST_CASE("Callers on several contexts share one cache") {
             thread.join();
         }
     }
-    CHECK(wrong == 0);
+    CHECK(unexpected.lines() == std::vector<std::string>{});
     CHECK(home.finish());
 }
 
@@ -531,8 +537,10 @@ TEST_CASE("Callers whose calls shared a statement go on side by side where threa
         came.wait_for(lock, 5ms, [&] { return met; });
         --here;
     };
+    // Time alone would judge the machine.
+    constexpr int rounds = 500;
     const auto deadline = Clock::now() + patience;
-    while (Clock::now() < deadline) {
+    for (int n = 0; n < rounds || Clock::now() < deadline; ++n) {
         std::vector<std::future<void>> round;
         for (int i = 0; i < callers; ++i) {
             // No strand: a caller on one is always posted to it.

@@ -1,8 +1,9 @@
-#include "pool/backoff.hpp"
+#include "core/backoff.hpp"
 
 #include <catch2/catch.hpp>
 
 using namespace psycache;
+using namespace psycache::detail;
 using namespace std::chrono_literals;
 
 TEST_CASE("the pause between attempts grows, is bounded, and ends with success", "[backoff]") {

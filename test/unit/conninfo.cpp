@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-using namespace psycache::pg;
+using namespace psycache::detail::pg;
 
 namespace {
 

@@ -3,13 +3,17 @@
 #include <boost/asio/error.hpp>
 #include <catch2/catch.hpp>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include <psycache/error.hpp>
 
+#include "core/failure.hpp"
+
 using namespace psycache;
+using namespace psycache::detail;
 namespace asio = boost::asio;
 
 namespace {
@@ -178,6 +182,75 @@ TEST_CASE("An error carries its code, its text, the SQLSTATE and the server's te
     CHECK(plain.sqlstate().empty());
     CHECK(plain.server_message().empty());
     CHECK(std::string(plain.what()) == "get timed out");
+}
+
+TEST_CASE(
+    "An error of an operation carries operation and cause apart, and makes its text of them") {
+    const auto thrown = std::make_exception_ptr(std::runtime_error("why"));
+    const Error error(Errc::table_missing, "get_raw", "no table: make it", "42P01", "secret",
+                      thrown);
+    CHECK(std::string(error.what()) == "psycache: get_raw: no table: make it [42P01]");
+    CHECK(error.operation() == "get_raw");
+    CHECK(error.cause() == "no table: make it");
+    CHECK(error.sqlstate() == "42P01");
+    CHECK(error.server_message() == "secret");
+    CHECK(error.cause_exception() == thrown);
+
+    const Error plain(Errc::timed_out, "put_raw", "too late", "", "", nullptr);
+    CHECK(std::string(plain.what()) == "psycache: put_raw: too late");
+    CHECK(plain.cause_exception() == nullptr);
+
+    const Error text(Errc::queue_full, "psycache: connect: the queue: is full", "53000");
+    CHECK(text.operation().empty());
+    CHECK(text.cause() == text.what());
+    CHECK(text.cause_exception() == nullptr);
+}
+
+TEST_CASE("An error of ours that another operation meets keeps all but the operation's name") {
+    const auto thrown = std::make_exception_ptr(std::runtime_error("why"));
+    // Colons and brackets in it are text as any other.
+    for (const std::string cause :
+         {"a: b: c", "psycache: connect: x", "no colon", "", "x [53300]"}) {
+        const Error first(sqlstate_code("53300"), "connect", cause, "53300", "server", thrown);
+        CAPTURE(cause);
+        for (const auto& failure :
+             {to_failure(std::make_exception_ptr(first), Errc::protocol_error),
+              lending_failure(std::make_exception_ptr(first))}) {
+            const Error second = to_error("get_raw", failure);
+            CHECK(second.code() == first.code());
+            CHECK(second.operation() == "get_raw");
+            CHECK(second.cause() == cause);
+            CHECK(second.sqlstate() == "53300");
+            CHECK(second.server_message() == "server");
+            CHECK(second.cause_exception() == thrown);
+            CHECK(std::string(second.what()) == "psycache: get_raw: " + cause + " [53300]");
+        }
+    }
+    const Error own(Errc::acquire_timed_out, "psycache: the source: is dry");
+    CHECK(lending_failure(std::make_exception_ptr(own)).cause == own.what());
+}
+
+TEST_CASE("What an application's pool throws is quoted, and what anything else throws is not") {
+    const auto thrown =
+        std::make_exception_ptr(std::runtime_error("  vault:\n\tsealed \x01 now\n"));
+    const auto lent = lending_failure(thrown);
+    CHECK(lent.code == Errc::connect_failed);
+    CHECK(lent.cause == "cannot connect to the server: the pool says: vault: sealed now");
+    CHECK(lent.exception == thrown);
+
+    const auto inner = to_failure(thrown, Errc::protocol_error);
+    CHECK(inner.code == Errc::protocol_error);
+    CHECK(inner.cause == make_error_code(Errc::protocol_error).message());
+    CHECK(inner.exception == thrown);
+
+    const auto number = std::make_exception_ptr(42);
+    CHECK(lending_failure(number).cause == make_error_code(Errc::connect_failed).message());
+    CHECK(lending_failure(number).exception == number);
+
+    const boost::system::system_error left{asio::error::operation_aborted};
+    const auto cancelled = lending_failure(std::make_exception_ptr(left));
+    CHECK(cancelled.code == asio::error::operation_aborted);
+    CHECK(cancelled.exception == nullptr);
 }
 
 TEST_CASE("An error is copied without throwing and caught as a system_error") {

@@ -39,6 +39,15 @@ std::vector<Wrong<PoolOptions>> wrong_pools() {
     all.push_back({"dsn", [](PoolOptions& options) { options.dsn = "postgresql://[x"; }});
     all.push_back({"dsn", [](PoolOptions& options) { options.dsn = std::string("host=a\0b", 8); }});
     all.push_back({"max_size", [](PoolOptions& options) { options.max_size = 0; }});
+    all.push_back({"PoolOptions::min_idle", [](PoolOptions& options) { options.min_idle = 5; }});
+    all.push_back(
+        {"PoolOptions::max_connecting", [](PoolOptions& options) { options.max_connecting = 0; }});
+    all.push_back({"PoolOptions::init_sql", [](PoolOptions& options) {
+                       options.init_sql = {"SELECT 1", ""};
+                   }});
+    all.push_back({"PoolOptions::init_sql", [](PoolOptions& options) {
+                       options.init_sql = {std::string("SELECT\0 1", 9)};
+                   }});
     all.push_back({"PoolOptions::instrumentations",
                    [](PoolOptions& options) { options.instrumentations.push_back(nullptr); }});
     add_duration(all, "connect_timeout", &PoolOptions::connect_timeout, false);
@@ -88,6 +97,10 @@ TEST_CASE("Defaults are finite and positive") {
     const PoolOptions pool;
     CHECK(pool.dsn.empty());
     CHECK(pool.max_size == 4);
+    CHECK(pool.min_idle == 0);
+    CHECK(pool.max_connecting == 2);
+    CHECK_FALSE(pool.password);
+    CHECK(pool.init_sql.empty());
     CHECK(pool.prepare_statements);
     for (const auto value :
          {pool.connect_timeout, pool.acquire_timeout, pool.idle_timeout, pool.max_lifetime}) {

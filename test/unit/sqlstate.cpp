@@ -1,9 +1,10 @@
-#include "sqlstate.hpp"
+#include "core/sqlstate.hpp"
 
 #include <catch2/catch.hpp>
 #include <string>
 
 using namespace psycache;
+using namespace psycache::detail;
 
 TEST_CASE("a SQLSTATE survives packing", "[sqlstate]") {
     for (const char* text : {"00000", "42P01", "57P01", "XX000", "ZZZZZ", "0A000"}) {

@@ -7,6 +7,8 @@
 
 #include <psycache/table.hpp>
 
+#include "operations/table_ddl.hpp"
+
 using namespace psycache;
 
 namespace {
@@ -32,8 +34,11 @@ TEST_CASE("The statements are two, each ended by a semicolon and a line break") 
         const auto first = text.find(";\n");
         REQUIRE(first != std::string::npos);
         CHECK(first + 2 < text.size());
-        CHECK(text.find("CREATE") == 0);
-        CHECK(text.find("CREATE INDEX", first) == first + 2);
+        CHECK(text.find("CREATE UNLOGGED TABLE") < first);
+        CHECK(text.find("CREATE INDEX", first) != std::string::npos);
+        // Each by itself waits for others who do the same.
+        CHECK(text.find("pg_advisory_xact_lock(") < first);
+        CHECK(text.find("pg_advisory_xact_lock(", first) != std::string::npos);
     }
 }
 
@@ -81,7 +86,10 @@ TEST_CASE("The schema qualifies the table in both statements and is always quote
           2);
     CHECK(qualified(sql_for("Up Per"), "\"Up Per\".") == 2);
     CHECK(qualified(sql_for("a\"b"), "\"a\"\"b\".") == 2);
-    CHECK(qualified(sql_for("a'; DROP TABLE x; --"), "\"a'; DROP TABLE x; --\".") == 2);
+    // The statements stand inside of strings, and hold no semicolon but at their ends.
+    CHECK(qualified(sql_for("a'; DROP TABLE x; --"), "\"a\'\'\\x3b DROP TABLE x\\x3b --\".") == 2);
+    CHECK(count(sql_for("a'; DROP TABLE x; --"), ';') == 2);
+    CHECK(qualified(sql_for("a\\b"), "\"a\\\\b\".") == 2);
     CHECK(qualified(sql_for("\xC3\xA9"), "\"\xC3\xA9\".") == 2);
     CHECK(qualified(init_db_sql(), "\".") == 0);
 }
@@ -91,4 +99,11 @@ TEST_CASE("A schema that is empty or holds a NUL byte is refused") {
     CHECK_THROWS_WITH(sql_for(""), Catch::Contains("schema must not be empty"));
     CHECK_THROWS_AS(sql_for(std::string(1, '\0')), std::invalid_argument);
     CHECK_THROWS_AS(sql_for(std::string("a\0b", 3)), std::invalid_argument);
+}
+
+TEST_CASE("init_db sends the same blocks, and no statement beside them that makes anything") {
+    TableOptions options;
+    options.schema = "app";
+    CHECK(detail::table_script(options) ==
+          "SET LOCAL client_min_messages = warning;\n" + init_db_sql(options));
 }

@@ -3,7 +3,7 @@
 #include <catch2/catch.hpp>
 #include <string>
 
-using psycache::is_storable_text;
+using psycache::detail::is_storable_text;
 
 namespace {
 

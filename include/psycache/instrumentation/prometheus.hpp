@@ -46,6 +46,8 @@ class PrometheusMetrics;
 /// | psycache_retries_total               | counter   | operation       | statements sent again |
 /// | psycache_statement_duration_seconds  | histogram | operation       | (4)                   |
 /// | psycache_statement_calls             | histogram | operation       | calls it served (5)   |
+/// | psycache_invalidation_duration_seconds | histogram | operation     | (1) (6)               |
+/// | psycache_invalidated_entries_total   | counter   | operation       | rows deleted (6)      |
 /// | psycache_connection_wait_seconds     | histogram |                 | (4)                   |
 /// | psycache_pool_open_connections       | gauge     |                 | idle and busy         |
 /// | psycache_pool_idle_connections       | gauge     |                 | `PoolChange::idle`    |
@@ -56,13 +58,17 @@ class PrometheusMetrics;
 /// Buckets: (1) .005 .01 .025 .05 .075 .1 .25 .5 .75 1 2.5 5 7.5 10; (2) 64 256 1024 4096 16384
 /// 65536 262144 1048576; (3) 0 1 5 10 25 50 100 250 500 1000; (4) .0001 .00025 .0005 .001 .0025
 /// .005 .01 .025 .05 .1 .25 .5 1 2.5 5 10; (5) 1 2 4 8 16 32 64 128.
+/// (6) is of remove_prefix, remove_tag and clear only, which counts no rows.
 ///
 /// A duration is that of the whole call, also of one that failed. `span_name` is the name that the
 /// caller gave, "" when it gave none; its series appear when they are first used. Every name is a
 /// series of its own, in Prometheus's memory too: take them from a small fixed set, never from
 /// keys. They must be UTF-8, or Prometheus refuses the whole scrape. `operation` is get, put,
-/// remove, flush or cleanup, `kind` is what error_kind() says. All series but those of a span name
-/// are there from the start, at 0, so that the first error is an increase like any other.
+/// remove, remove_prefix, remove_tag, clear, flush or cleanup, whose series are there from the
+/// start, at 0, so that the first error is an increase like any other; and touch, take,
+/// get_and_touch, get_entry, expires_in, put_if_absent, replace, compare_and_put, increment or
+/// merge, whose series appear when one is first called. Calls of many keys, of JSON objects and of
+/// texts count as the plain ones. `kind` is what error_kind() says.
 ///
 /// @par Several caches
 /// Instrumentations on one registry add up (the timestamp and the rows of the last cleanup are
@@ -100,6 +106,9 @@ class PSYCACHE_EXPORT PrometheusInstrumentation : public CacheInstrumentation {
     std::unique_ptr<CacheGetSpan> start_cache_get_span(const SpanInfo& info) override;
     std::unique_ptr<CachePutSpan> start_cache_put_span(const SpanInfo& info) override;
     std::unique_ptr<CacheRemoveSpan> start_cache_remove_span(const SpanInfo& info) override;
+    std::unique_ptr<CacheTouchSpan> start_cache_touch_span(const SpanInfo& info) override;
+    std::unique_ptr<CacheInvalidationSpan> start_cache_invalidation_span(
+        const InvalidationInfo& info) override;
     std::unique_ptr<CacheFlushSpan> start_cache_flush_span() override;
     std::unique_ptr<CacheCleanupSpan> start_cache_cleanup_span() override;
 

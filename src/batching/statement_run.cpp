@@ -1,0 +1,107 @@
+#include "batching/statement_run.hpp"
+
+#include <string>
+
+#include "batching/limits.hpp"
+#include "pool/lease_state.hpp"
+
+namespace psycache::detail {
+
+namespace {
+
+constexpr std::string_view lock_not_available = "55P03";
+
+const pg::Statement& bind(const Group& group, pg::Parameters& parameters) {
+    const Operation& operation = group.operation();
+    const pg::Statement& statement = operation.bind(group, parameters);
+    if (operation.writes) {
+        parameters.own(std::to_string(lock_wait.count()));
+    }
+    return statement;
+}
+
+}  // namespace
+
+StatementRun::StatementRun(const StatementContext& context, ConnectionLease lease, CallSpan calls,
+                           const SendAttempts& attempts)
+    : context_(context),
+      calls_(calls),
+      group_(calls),
+      lease_(std::move(lease)),
+      statement_(bind(group_, parameters_)),
+      exchange_(connection(), statement_, parameters_),
+      watch_(*context.observers, group_.operation().name, calls.size(), attempts.again),
+      answer_(pg::Rows()) {
+    ++context_.counts->statements;
+    context_.counts->retries += attempts.again ? 1 : 0;
+}
+
+pg::Connection& StatementRun::connection() const {
+    return lease_.state().connection();
+}
+
+pg::Want StatementRun::begin() {
+    alive_ = connection().reusable();
+    return alive_ ? exchange_.begin() : pg::Want::nothing;
+}
+
+void StatementRun::run_blocking(pg::Want next, TimePoint until) {
+    if (next != pg::Want::nothing) {
+        exchange_.run_to_the_end(next, until);
+    }
+}
+
+Outcome StatementRun::conclude(SendAttempts& attempts) {
+    answer_ = alive_ ? exchange_.take() : connection().lost(pg::Effect::none);
+    watch_.ended(answer_ ? boost::system::error_code() : answer_.error().failure.code);
+    // Back before any caller is answered: its next call finds it idle.
+    lease_ = ConnectionLease();
+    if (answer_ && group_.operation().wants_other_form(statement_, *answer_)) {
+        return group_.lone() ? Outcome::retry : Outcome::one_by_one;
+    }
+    if (answer_) {
+        return Outcome::settled;
+    }
+    const pg::StatementFailure failed = answer_.error();
+    const Operation& operation = group_.operation();
+    attempts.again = true;
+    if (operation.writes && !failed.connection_lost &&
+        failed.failure.sqlstate == lock_not_available) {
+        attempts.waited = std::chrono::duration_cast<Duration>(Clock::now() - sent_at_);
+        return Outcome::locked;
+    }
+    const RetryRules rules{operation.writes, context_.replay_writes && operation.traits.replayable,
+                           calls_.size()};
+    switch (decide_retry(failed, rules, attempts.tries)) {
+        case RetryDecision::retry:
+            attempts.lost = failed.failure;
+            return Outcome::retry;
+        case RetryDecision::retry_later:
+            return Outcome::retry_later;
+        case RetryDecision::one_by_one:
+            return Outcome::one_by_one;
+        case RetryDecision::stand_aside:
+            return Outcome::conflicting;
+        case RetryDecision::fail:
+            failure_ = failed.failure.code == Errc::timed_out
+                           ? Failure(Errc::timed_out, timed_out_sent)
+                           : operation.explain(failed.failure);
+            break;
+        case RetryDecision::fail_as_unknown:
+            failure_ = Failure(Errc::outcome_unknown);
+            break;
+    }
+    return Outcome::settled;
+}
+
+void StatementRun::settle(Resume how) const {
+    if (answer_) {
+        group_.operation().answer(group_, *answer_, how);
+        return;
+    }
+    for (const auto& call : calls_) {
+        call->fail(failure_, how);
+    }
+}
+
+}  // namespace psycache::detail

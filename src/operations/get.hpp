@@ -1,0 +1,254 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "batching/call.hpp"
+#include "core/counts.hpp"
+#include "core/observers.hpp"
+#include "operations/many.hpp"
+#include "operations/table.hpp"
+#include "operations/value_call.hpp"
+
+namespace psycache::detail {
+
+using GetCall = ValueCall;
+
+/// Looks up live entries. Equal keys are asked for once.
+class Get final : public TableOperation {
+  public:
+    explicit Get(const Table& its_table)
+        : TableOperation(its_table, "get", false),
+          one_(concat({"SELECT value", table.sizes ? ", pg_column_size(value)" : "", " FROM ",
+                       table.name, " WHERE key = $1 AND expires_at > statement_timestamp()"}),
+               {pg::Oid::text}),
+          many_(concat({"SELECT o.i, t.value", table.sizes ? ", pg_column_size(t.value)" : "",
+                        " FROM unnest($1::text[]) WITH ORDINALITY AS o(k, i) JOIN ", table.name,
+                        " AS t ON t.key = o.k WHERE t.expires_at > statement_timestamp()"}),
+                {pg::Oid::text_array}) {}
+
+    const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
+        if (group.lone()) {
+            parameters.borrow(group.key(0));
+            return one_;
+        }
+        parameters.own(keys_of(group));
+        return many_;
+    }
+
+    void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
+        // Rows come in no order, and none comes for a miss.
+        std::vector<bool> found(group.keys());
+        for (std::size_t row = 0; row < rows.size(); ++row) {
+            const std::size_t first = group.lone() ? 0 : 1;
+            const auto number =
+                group.lone() ? 0 : static_cast<std::size_t>(rows.integer(row, 0)) - 1;
+            if (number >= group.keys() || found[number]) {
+                continue;
+            }
+            found[number] = true;
+            const auto size =
+                table.sizes ? static_cast<std::size_t>(rows.integer(row, first + 1)) : 0;
+            StoredValue(rows.bytes(row, first), size).answer_all(group, number, how);
+        }
+        for (std::size_t number = 0; number < group.keys(); ++number) {
+            if (!found[number]) {
+                answer_miss(group, number, how);
+            }
+        }
+    }
+
+  private:
+    const pg::Statement one_;
+    const pg::Statement many_;
+};
+
+/// What a call of one key has in common, whatever a value is to its caller.
+struct GetOne {
+    using Span = CacheGetSpan;
+    static constexpr bool writes = false;
+
+    explicit GetOne(std::string its_key) : key(std::move(its_key)) {}
+
+    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
+        return open_get_spans(observers, key, span_name);
+    }
+    std::optional<Failure> mistake() const { return check_lookup_key(key); }
+    Failure explain(Failure failure) const { return failure; }
+
+    std::string key;
+};
+
+/// The value goes to where the caller's type reads it. What has been read may also have been
+/// changed.
+struct ReadOne : GetOne {
+    using Value = bool;
+
+    ReadOne(std::string its_key, ValueReader its_reader)
+        : GetOne(std::move(its_key)), reader(its_reader) {}
+
+    Failure read(CallSpan calls) const {
+        auto& call = static_cast<ValueCall&>(*calls.front());
+        return call.value ? read_into(reader, 0, std::move(*call.value)) : Failure();
+    }
+    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
+        return told_of(*calls.front(), counts, spans).hit();
+    }
+    Value outage(Counts& counts) const {
+        ++counts.outage_misses;
+        return false;
+    }
+
+    ValueReader reader;
+};
+
+struct GetTyped : ReadOne {
+    using ReadOne::ReadOne;
+    static constexpr std::string_view name = "get";
+
+    template <class Operations, class Calls>
+    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
+        calls.push_back(
+            std::make_shared<GetCall>(operations.get, std::move(key), until, Wanted::value));
+    }
+};
+
+struct GetRaw : GetOne {
+    using GetOne::GetOne;
+    using Value = std::optional<boost::json::object>;
+    static constexpr std::string_view name = "get_raw";
+
+    template <class Operations, class Calls>
+    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
+        calls.push_back(
+            std::make_shared<GetCall>(operations.get, std::move(key), until, Wanted::object));
+    }
+    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
+        ValueCall& call = told_of(*calls.front(), counts, spans);
+        return call.value ? Value(std::move(call.value->get_object())) : std::nullopt;
+    }
+    Value outage(Counts& counts) const {
+        ++counts.outage_misses;
+        return std::nullopt;
+    }
+};
+
+struct GetText : GetOne {
+    using GetOne::GetOne;
+    using Value = std::optional<std::string>;
+    static constexpr std::string_view name = "get_text";
+
+    template <class Operations, class Calls>
+    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
+        calls.push_back(
+            std::make_shared<GetCall>(operations.get, std::move(key), until, Wanted::text));
+    }
+    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
+        return std::move(told_of(*calls.front(), counts, spans).text);
+    }
+    Value outage(Counts& counts) const {
+        ++counts.outage_misses;
+        return std::nullopt;
+    }
+};
+
+/// The values go to where the caller's type reads them.
+struct ReadMany : ManyKeys {
+    using Span = CacheGetSpan;
+    using Value = void;
+
+    ReadMany(std::vector<std::string>&& its_keys, ValueReader its_reader)
+        : ManyKeys(std::move(its_keys)), reader(its_reader) {}
+    ReadMany(const std::vector<std::string>& its_keys, ValueReader its_reader)
+        : ManyKeys(its_keys), reader(its_reader) {}
+
+    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
+        return observers.empty() ? Spans<Span>(observers)
+                                 : open_get_spans(observers, keys(), span_name);
+    }
+    Failure take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        Failure failure;
+        const bool repeated = has_repeated(calls);
+        take_slice<ValueCall>(calls, [&](ValueCall& call, std::size_t place) {
+            if (told_of(call, counts, spans).hit() && !failure.code) {
+                failure = repeated ? read_into(reader, place, boost::json::value(*call.value))
+                                   : read_into(reader, place, std::move(*call.value));
+                if (failure.code) {
+                    failure = at_place(std::move(failure), "key", place);
+                }
+            }
+        });
+        return failure;
+    }
+    static void value(Spans<Span>& /*spans*/) {}
+    void outage(Counts& counts) const { counts.outage_misses += size() - answered(); }
+    bool drop(std::size_t count) { return drop_items(count); }
+    static bool drop_answers(std::size_t /*count*/) { return false; }
+
+    ValueReader reader;
+};
+
+struct GetMany : ReadMany {
+    using ReadMany::ReadMany;
+    static constexpr bool writes = false;
+    static constexpr std::string_view name = "get_many";
+
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        make_slice(calls, Repeated::first, [&](const std::string& key) {
+            return std::make_shared<GetCall>(operations.get, key, until, Wanted::value);
+        });
+    }
+};
+
+struct GetRawMany : ManyKeys {
+    using Span = CacheGetSpan;
+    static constexpr bool writes = false;
+    using Value = std::vector<std::optional<boost::json::object>>;
+    static constexpr std::string_view name = "get_raw_many";
+    using ManyKeys::ManyKeys;
+
+    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
+        return observers.empty() ? Spans<Span>(observers)
+                                 : open_get_spans(observers, keys(), span_name);
+    }
+
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        values_.reserve(size());
+        make_slice(calls, Repeated::first, [&](const std::string& key) {
+            return std::make_shared<GetCall>(operations.get, key, until, Wanted::object);
+        });
+    }
+    void take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        const bool repeated = has_repeated(calls);
+        take_slice<GetCall>(calls, [&](GetCall& call, std::size_t /*place*/) {
+            if (!told_of(call, counts, spans).hit()) {
+                values_.emplace_back();
+            } else if (repeated) {
+                values_.emplace_back(call.value->get_object());
+            } else {
+                values_.emplace_back(std::move(call.value->get_object()));
+            }
+        });
+    }
+    Value value(Spans<Span>& /*spans*/) { return std::move(values_); }
+    Value outage(Counts& counts) {
+        counts.outage_misses += size() - answered();
+        values_.resize(size());
+        return std::move(values_);
+    }
+    bool drop(std::size_t count) { return drop_items(count); }
+    bool drop_answers(std::size_t count) {
+        drop_last(values_, count);
+        return !values_.empty();
+    }
+
+  private:
+    Value values_;
+};
+
+}  // namespace psycache::detail

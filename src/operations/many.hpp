@@ -1,0 +1,143 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "batching/call.hpp"
+#include "operations/checks.hpp"
+
+namespace psycache::detail {
+
+/// How many calls of one caller are queued at once, and with how many bytes, so that a large call
+/// takes memory and time for a part of it only.
+inline constexpr std::size_t slice_size = 1024;
+inline constexpr std::size_t slice_bytes = 2 * 1024 * 1024;
+
+/// Whether a request is made of slices: a call of many keys or entries.
+template <class Request>
+concept OfMany = requires(Request request) {
+    request.drop(slice_size);
+};
+
+/// The keys or entries of a call of many, slice by slice: the calls of one are made when those
+/// before it are answered. Within a slice each key is asked for once; across slices those that come
+/// later are later.
+template <class Item>
+class Many {
+  public:
+    /// @param items the call's own, which are let go of as they are used up.
+    explicit Many(std::vector<Item>&& items) : own_(std::move(items)), all_(own_) {}
+    /// @param items outlive the call.
+    explicit Many(const std::vector<Item>& items) : all_(items) {}
+    Many(Many&&) noexcept = default;
+    Many& operator=(Many&&) = delete;
+    ~Many() = default;
+
+    std::size_t size() const noexcept { return all_.size(); }
+    Failure explain(Failure failure) const { return failure; }
+
+  protected:
+    /// What counts of several items of one key within a slice.
+    enum class Repeated { first, last };
+
+    const Item& item(std::size_t place) const noexcept { return all_[place]; }
+
+    /// @returns the keys as instrumentations see them.
+    std::vector<std::string_view> keys() const {
+        std::vector<std::string_view> keys;
+        keys.reserve(size());
+        for (const Item& item : all_) {
+            keys.push_back(key_of(item));
+        }
+        return keys;
+    }
+
+    /// Makes the calls of the next slice; none when there is no more. @param make makes one.
+    template <class ItsCalls, class Make>
+    void make_slice(ItsCalls& calls, Repeated counts, Make make) {
+        begin_ = end_;
+        seen_.clear();
+        call_of_.clear();
+        std::size_t bytes = 0;
+        for (; end_ < size() && end_ - begin_ < slice_size && bytes < slice_bytes; ++end_) {
+            const auto [known, is_new] = seen_.try_emplace(key_of(all_[end_]), calls.size());
+            call_of_.push_back(known->second);
+            if (is_new) {
+                calls.push_back(make(all_[end_]));
+            } else if (counts == Repeated::last) {
+                calls[known->second] = make(all_[end_]);
+            }
+            bytes += calls[known->second]->bytes;
+        }
+    }
+
+    /// Calls a function with each item's call and its place, in order, then lets go of the items.
+    template <class ItsCall, class Each>
+    void take_slice(CallSpan calls, Each each) {
+        for (std::size_t i = 0; i < call_of_.size(); ++i) {
+            each(static_cast<ItsCall&>(*calls[call_of_[i]]), begin_ + i);
+        }
+        for (std::size_t i = begin_; i < end_ && i < own_.size(); ++i) {
+            empty(own_[i]);
+        }
+        begin_ = end_;
+    }
+    /// @returns whether some item of the slice has the call of another.
+    bool has_repeated(CallSpan calls) const noexcept { return calls.size() < call_of_.size(); }
+    /// @returns how many items have been answered.
+    std::size_t answered() const noexcept { return begin_; }
+
+    /// Drops up to so many items from the end. @returns whether some are left.
+    bool drop_items(std::size_t count) {
+        drop_last(own_, count);
+        return !own_.empty();
+    }
+    template <class Element>
+    static void drop_last(std::vector<Element>& elements, std::size_t count) {
+        for (std::size_t left = std::min(count, elements.size()); left > 0; --left) {
+            elements.pop_back();
+        }
+    }
+
+  private:
+    static std::string_view key_of(const std::string& key) noexcept { return key; }
+    template <class Entry>
+    static std::string_view key_of(const Entry& entry) noexcept {
+        return entry.key;
+    }
+    static void empty(std::string& key) noexcept { const std::string used = std::move(key); }
+    template <class Entry>
+    static void empty(Entry& entry) noexcept {
+        empty(entry.key);
+        const auto used = std::move(entry.value);
+    }
+
+    std::vector<Item> own_;
+    std::span<const Item> all_;
+    // Of the slice that is on its way.
+    std::size_t begin_ = 0;
+    std::size_t end_ = 0;
+    std::unordered_map<std::string_view, std::size_t> seen_;
+    std::vector<std::size_t> call_of_;
+};
+
+/// The keys of a call that looks something up or removes it.
+class ManyKeys : public Many<std::string> {
+  public:
+    using Many::Many;
+
+    /// @returns why a key cannot be one, and its place, since a key must not be shown.
+    std::optional<Failure> mistake(std::size_t place) const {
+        auto wrong = check_lookup_key(item(place));
+        return wrong ? at_place(std::move(*wrong), "key", place) : wrong;
+    }
+};
+
+}  // namespace psycache::detail

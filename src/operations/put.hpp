@@ -1,0 +1,236 @@
+#pragma once
+
+#include <psycache/entry.hpp>
+
+#include "batching/call.hpp"
+#include "core/counts.hpp"
+#include "core/observers.hpp"
+#include "operations/many.hpp"
+#include "operations/table.hpp"
+#include "values/json_codec.hpp"
+
+namespace psycache::detail {
+
+struct PutCall : Call {
+    /// @param more how many bytes it sends beside key and value.
+    PutCall(const Operation& put, std::string its_key, TimePoint until, std::string its_jsonb,
+            Duration its_ttl, std::size_t more = 0)
+        : Call(put, std::move(its_key), until, its_jsonb.size() + more),
+          jsonb(std::move(its_jsonb)),
+          ttl(its_ttl) {}
+
+    const std::string jsonb;
+    const Duration ttl;
+    std::size_t size = 0;  // stored; 0 where it was not asked for
+};
+
+/// Stores entries. Of several with one key the last one is stored, for all of them.
+///
+/// Where the server distributes tables the usual statements store nothing, which is how that is
+/// found out: then there is one for each key, which asks for no size.
+class Put final : public TableOperation {
+  public:
+    explicit Put(const Table& its_table)
+        : TableOperation(its_table, "put", true),
+          one_(concat({"INSERT INTO ", table.name,
+                       " (key, value, expires_at) SELECT $1::text, $2::jsonb, ",
+                       Table::expiry_of("$3::bigint"), " FROM ", Table::lock_limit("$4"), " WHERE ",
+                       Table::undistributed, conflict, returning()}),
+               {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          distributed_(
+              concat({"INSERT INTO ", table.name, " (key, value, expires_at) VALUES ($1, $2, ",
+                      Table::expiry_of("$3"), ")", conflict}),
+              {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          many_(concat({"INSERT INTO ", table.name, " (key, value, expires_at) SELECT e.k, e.v, ",
+                        Table::expiry_of("e.ttl"), " FROM ", Table::lock_limit("$4"),
+                        ", unnest($1::text[], $2::jsonb[], $3::bigint[]) AS e(k, v, ttl) WHERE ",
+                        Table::undistributed, conflict, returning()}),
+                {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}) {}
+
+    const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
+        if (group.lone()) {
+            const auto& call = group.first<PutCall>(0);
+            parameters.borrow(call.key);
+            parameters.borrow(call.jsonb);
+            add_ttl(parameters, call.ttl);
+            return table.distributed ? distributed_ : one_;
+        }
+        parameters.own(keys_of(group));
+        parameters.own(values_of(group, [&](std::size_t i) -> std::string_view {
+            return group.last<PutCall>(i).jsonb;
+        }));
+        parameters.own(ttls_of(group, [&](std::size_t i) { return group.last<PutCall>(i).ttl; }));
+        return many_;
+    }
+
+    bool wants_other_form(const pg::Statement& sent, const pg::Rows& rows) const noexcept override {
+        const bool stored_nothing = rows.affected() == 0 && &sent != &distributed_;
+        if (stored_nothing) {
+            table.distributed = true;
+        }
+        return stored_nothing;
+    }
+
+    void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
+        answer_puts(group, rows, table.sizes, how);
+    }
+
+    /// Answers calls of puts. @param sizes whether the rows are keys and stored sizes.
+    static void answer_puts(const Group& group, const pg::Rows& rows, bool sizes, Resume how) {
+        std::vector<std::size_t> found(sizes ? group.keys() : 0);
+        for (std::size_t row = 0; row < rows.size() && sizes; ++row) {
+            if (const auto number = group.find(rows.bytes(row, 0))) {
+                found[*number] = static_cast<std::size_t>(rows.integer(row, 1));
+            }
+        }
+        for (std::size_t number = 0; number < group.keys(); ++number) {
+            const std::size_t size = sizes ? found[number] : 0;
+            for (PutCall& call : group.calls<PutCall>(number)) {
+                call.answer([&] { call.size = size; }, how);
+            }
+        }
+    }
+
+    static constexpr std::string_view conflict =
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value,"
+        " expires_at = excluded.expires_at";
+
+  private:
+    std::string_view returning() const {
+        return table.sizes ? " RETURNING key, pg_column_size(value)" : "";
+    }
+
+    const pg::Statement one_;
+    const pg::Statement distributed_;  // of one key, where the server distributes tables
+    const pg::Statement many_;
+};
+
+/// @returns what is wrong with an entry, if anything.
+inline std::optional<Failure> check_put(std::string_view key, const Result<std::string>& jsonb,
+                                        Duration ttl) {
+    std::optional<Failure> mistake = check_key(key);
+    if (!mistake) {
+        mistake = check_ttl(ttl);
+    }
+    if (!mistake && !jsonb) {
+        mistake = jsonb.error();
+    }
+    return mistake;
+}
+
+/// Tells counters and spans of entries that were stored.
+inline void record_puts(CallSpan calls, Counts& counts, Spans<CachePutSpan>& spans) {
+    for (const auto& call : calls) {
+        ++counts.puts;
+        spans.record(
+            [&](CachePutSpan& span) { span.record_put(static_cast<const PutCall&>(*call).size); });
+    }
+}
+
+/// Stores one entry; what its value was made of is not needed any more.
+struct PutRaw {
+    using Span = CachePutSpan;
+    static constexpr bool writes = true;
+    using Value = void;
+    static constexpr std::string_view name = "put_raw";
+
+    PutRaw(std::string its_key, Result<std::string> its_jsonb, Duration its_ttl)
+        : key(std::move(its_key)), jsonb(std::move(its_jsonb)), ttl(its_ttl) {}
+
+    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
+        return open_put_spans(observers, key, span_name);
+    }
+    std::optional<Failure> mistake() const { return check_put(key, jsonb, ttl); }
+    Failure explain(Failure failure) const { return failure; }
+
+    template <class Operations, class Calls>
+    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
+        calls.push_back(std::make_shared<PutCall>(operations.put, std::move(key), until,
+                                                  std::move(*jsonb), ttl));
+    }
+    static void value(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        record_puts(calls, counts, spans);
+    }
+    void outage(Counts& counts) const { ++counts.dropped_writes; }
+
+    std::string key;
+    Result<std::string> jsonb;
+    Duration ttl;
+};
+
+struct PutTyped : PutRaw {
+    using PutRaw::PutRaw;
+    static constexpr std::string_view name = "put";
+};
+
+struct PutText : PutRaw {
+    using PutRaw::PutRaw;
+    static constexpr std::string_view name = "put_text";
+
+    Failure explain(Failure failure) const { return explain_text(std::move(failure)); }
+};
+
+/// Stores many entries. @tparam Request derives from it: it has the name of the call, and
+/// `ttl_of(item)`.
+template <class Request, class Item>
+struct PutItems : Many<Item> {
+    using Span = CachePutSpan;
+    static constexpr bool writes = true;
+    using Value = void;
+    using Base = Many<Item>;
+    using Base::Base;
+
+    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
+        return observers.empty() ? Spans<Span>(observers)
+                                 : open_put_spans(observers, Base::keys(), span_name);
+    }
+    /// A value is written twice, here and to be sent: all must be right before the first is sent,
+    /// and what is written of all takes more room than time.
+    std::optional<Failure> mistake(std::size_t place) const {
+        const Item& item = Base::item(place);
+        auto wrong = check_put(item.key, encode_jsonb(item.value), self().ttl_of(item));
+        return wrong ? at_place(std::move(*wrong), "entry", place) : wrong;
+    }
+
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        Base::make_slice(calls, Base::Repeated::last, [&](const Item& item) {
+            Result<std::string> jsonb = encode_jsonb(item.value);
+            return std::make_shared<PutCall>(operations.put, item.key, until, std::move(*jsonb),
+                                             self().ttl_of(item));
+        });
+    }
+    void take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        record_puts(calls, counts, spans);
+        Base::template take_slice<PutCall>(calls, [](PutCall&, std::size_t) {});
+    }
+    static void value(Spans<Span>& /*spans*/) {}
+    void outage(Counts& counts) const { counts.dropped_writes += Base::size() - Base::answered(); }
+    bool drop(std::size_t count) { return Base::drop_items(count); }
+    static bool drop_answers(std::size_t /*count*/) { return false; }
+
+  private:
+    const Request& self() const noexcept { return static_cast<const Request&>(*this); }
+};
+
+struct PutRawMany : PutItems<PutRawMany, Entry> {
+    static constexpr std::string_view name = "put_raw_many";
+    using PutItems::PutItems;
+
+    static Duration ttl_of(const Entry& entry) noexcept { return entry.ttl; }
+};
+
+struct PutMany : PutItems<PutMany, KeyedValue> {
+    static constexpr std::string_view name = "put_many";
+
+    PutMany(std::vector<KeyedValue>&& entries, Duration its_ttl)
+        : PutItems(std::move(entries)), ttl(its_ttl) {}
+    PutMany(const std::vector<KeyedValue>& entries, Duration its_ttl)
+        : PutItems(entries), ttl(its_ttl) {}
+
+    Duration ttl_of(const KeyedValue& /*entry*/) const noexcept { return ttl; }
+
+    Duration ttl;
+};
+
+}  // namespace psycache::detail

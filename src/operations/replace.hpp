@@ -1,0 +1,83 @@
+#pragma once
+
+#include "operations/conditional_put.hpp"
+
+namespace psycache::detail {
+
+/// Stores entries where one is live. Of several with one key the last one counts, and all of them
+/// hear whether there was an entry; one that expires it at once is the last.
+class Replace final : public TableOperation {
+  public:
+    explicit Replace(const Table& its_table)
+        : TableOperation(its_table, "replace", true),
+          one_(concat({"UPDATE ", table.name,
+                       " AS t SET value = $2, expires_at = ", Table::expiry_of("$3::bigint"),
+                       " FROM ", Table::lock_limit("$4"), one_live, table.returning()}),
+               {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          distributed_(concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ",
+                               Table::expiry_of("$3"), one_live, table.returning()}),
+                       {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          many_(concat({table.live_keys("$1", "$4"), " UPDATE ", table.name,
+                        " AS t SET value = e.v, expires_at = ", Table::expiry_of("e.ttl"),
+                        " FROM live JOIN unnest($1::text[], $2::jsonb[], $3::bigint[])"
+                        " AS e(k, v, ttl) ON e.k = live.key WHERE t.key = live.key",
+                        table.returning()}),
+                {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}) {}
+
+    const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
+        if (group.lone()) {
+            const auto& call = group.first<ConditionalPutCall>(0);
+            parameters.borrow(call.key);
+            parameters.borrow(call.jsonb);
+            add_ttl(parameters, call.ttl);
+            return table.distributed ? distributed_ : one_;
+        }
+        parameters.own(keys_of(group));
+        parameters.own(values_of(group, [&](std::size_t i) -> std::string_view {
+            return last_live<ConditionalPutCall>(group, i).jsonb;
+        }));
+        parameters.own(ttls_of(
+            group, [&](std::size_t i) { return last_live<ConditionalPutCall>(group, i).ttl; }));
+        return many_;
+    }
+
+    void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
+        const StoredRows stored(group, rows, table.sizes);
+        for (std::size_t number = 0; number < group.keys(); ++number) {
+            const ConditionalPutCall* const last = &last_live<ConditionalPutCall>(group, number);
+            bool live = stored.stored(number);
+            answer_stored<ConditionalPutCall>(group, number, stored.size(number), how,
+                                              [&](const ConditionalPutCall& call) {
+                                                  const bool its = live;
+                                                  live = live && &call != last;
+                                                  return its;
+                                              });
+        }
+    }
+
+  private:
+    static constexpr std::string_view one_live =
+        " WHERE t.key = $1 AND t.expires_at > statement_timestamp()";
+
+    const pg::Statement one_;
+    const pg::Statement distributed_;
+    const pg::Statement many_;
+};
+
+struct ReplaceOne : ConditionalPut {
+    using ConditionalPut::ConditionalPut;
+    static constexpr std::string_view name = "replace";
+
+    /// @returns the operation that writes tags, too.
+    template <class Operations>
+    static const Operation& tagged(const Operations& operations) {
+        return operations.replace_tagged;
+    }
+    template <class Operations, class Calls>
+    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
+        calls.push_back(std::make_shared<ConditionalPutCall>(operations.replace, std::move(key),
+                                                             until, std::move(*jsonb), ttl));
+    }
+};
+
+}  // namespace psycache::detail
