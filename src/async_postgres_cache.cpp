@@ -198,6 +198,34 @@ asio::awaitable<std::vector<bool>> AsyncPostgresCache::touch_many(std::vector<st
     return perform(core_, TouchMany(std::move(keys), ttl), std::move(options));
 }
 
+asio::awaitable<std::vector<bool>> AsyncPostgresCache::put_values_if_absent(
+    std::vector<KeyedValue> entries, Duration ttl, PutOptions options) {
+    return with_tags(PutIfAbsentMany(std::move(entries), ttl), std::move(options.tags),
+                     [&](auto put) { return perform(core_, std::move(put), std::move(options)); });
+}
+
+asio::awaitable<std::vector<bool>> AsyncPostgresCache::replace_values(
+    std::vector<KeyedValue> entries, Duration ttl, PutOptions options) {
+    return with_tags(ReplaceMany(std::move(entries), ttl), std::move(options.tags),
+                     [&](auto put) { return perform(core_, std::move(put), std::move(options)); });
+}
+
+asio::awaitable<void> AsyncPostgresCache::get_and_touch_many_into(std::vector<std::string> keys,
+                                                                  Duration ttl, ValueReader reader,
+                                                                  CallOptions options) {
+    return perform(core_, GetAndTouchMany(std::move(keys), ttl, reader), std::move(options));
+}
+
+asio::awaitable<std::vector<std::optional<EntryFacts>>> AsyncPostgresCache::get_entry_many_into(
+    std::vector<std::string> keys, ValueReader reader, CallOptions options) {
+    return perform(core_, GetEntryMany(std::move(keys), reader), std::move(options));
+}
+
+asio::awaitable<std::vector<std::int64_t>> AsyncPostgresCache::increment_many(
+    std::vector<std::pair<std::string, std::int64_t>> counters, Duration ttl, CallOptions options) {
+    return perform(core_, IncrementMany(std::move(counters), ttl), std::move(options));
+}
+
 asio::awaitable<std::uint64_t> AsyncPostgresCache::remove_prefix(std::string prefix,
                                                                  CallOptions options) {
     return detail::remove_prefix(core_, std::move(prefix), std::move(options));

@@ -171,6 +171,34 @@ std::vector<bool> PostgresCache::touch_many(const std::vector<std::string>& keys
     return core_->perform(TouchMany(keys, ttl), options);
 }
 
+std::vector<bool> PostgresCache::put_values_if_absent(const std::vector<KeyedValue>& entries,
+                                                      Duration ttl, const PutOptions& options) {
+    return with_tags(PutIfAbsentMany(entries, ttl), options.tags,
+                     [&](auto put) { return core_->perform(std::move(put), options); });
+}
+
+std::vector<bool> PostgresCache::replace_values(const std::vector<KeyedValue>& entries,
+                                                Duration ttl, const PutOptions& options) {
+    return with_tags(ReplaceMany(entries, ttl), options.tags,
+                     [&](auto put) { return core_->perform(std::move(put), options); });
+}
+
+void PostgresCache::get_and_touch_many_into(const std::vector<std::string>& keys, Duration ttl,
+                                            ValueReader reader, const CallOptions& options) {
+    core_->perform(GetAndTouchMany(keys, ttl, reader), options);
+}
+
+std::vector<std::optional<EntryFacts>> PostgresCache::get_entry_many_into(
+    const std::vector<std::string>& keys, ValueReader reader, const CallOptions& options) {
+    return core_->perform(GetEntryMany(keys, reader), options);
+}
+
+std::vector<std::int64_t> PostgresCache::increment_many(
+    const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl,
+    const CallOptions& options) {
+    return core_->perform(IncrementMany(counters, ttl), options);
+}
+
 std::uint64_t PostgresCache::remove_prefix(std::string_view prefix, const CallOptions& options) {
     return core_->maintain(RemovePrefixed::name, [&](const CacheCore::Self& core) {
         return detail::remove_prefix(core, std::string(prefix), options);

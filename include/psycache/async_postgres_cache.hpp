@@ -582,6 +582,118 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// UPDATEs of up to 128 keys, each its own transaction. In slices, as get_raw_many.
     asio::awaitable<std::vector<bool>> touch_many(std::vector<std::string> keys, Duration ttl,
                                                   CallOptions options = {});
+
+    /// Stores those of many values whose keys have no live entry.
+    ///
+    /// @param entries   keys and values, each with the limits of put(). Each counts by itself: of
+    ///                  several with one key the first one is stored, unless it expires at once.
+    /// @param ttl       as in put_if_absent().
+    /// @param options   see PutOptions; the call opens one span.
+    /// @returns what put_if_absent() would return for each entry, in the order of @p entries.
+    /// @throws what the conversion of T throws, from the function itself.
+    /// @par Errors
+    /// As put_if_absent(), and what() tells the place of an entry that is refused. After an error
+    /// some of the entries may have been stored.
+    /// @par Cancellation
+    /// As put_raw, for each entry.
+    /// @par Database effects
+    /// As put_if_absent(), up to 128 entries or 256 KiB in a statement, each its own transaction.
+    /// In slices, as get_raw_many.
+    template <class T>
+    asio::awaitable<std::vector<bool>> put_if_absent_many(
+        const std::vector<std::pair<std::string, T>>& entries, Duration ttl,
+        PutOptions options = {}) {
+        return put_values_if_absent(detail::values_of(entries), ttl, std::move(options));
+    }
+
+    /// Stores those of many values whose keys have a live entry.
+    ///
+    /// @param entries   keys and values, each with the limits of put(). Each counts by itself: of
+    ///                  several with one key the last one stays.
+    /// @param ttl       as in replace().
+    /// @param options   see PutOptions; the call opens one span.
+    /// @returns what replace() would return for each entry, in the order of @p entries.
+    /// @throws what the conversion of T throws, from the function itself.
+    /// @par Errors
+    /// As replace(), and what() tells the place of an entry that is refused. After an error some of
+    /// the entries may have been stored.
+    /// @par Cancellation
+    /// As put_raw, for each entry.
+    /// @par Database effects
+    /// As replace(), up to 128 entries or 256 KiB in a statement, each its own transaction. In
+    /// slices, as get_raw_many.
+    template <class T>
+    asio::awaitable<std::vector<bool>> replace_many(
+        const std::vector<std::pair<std::string, T>>& entries, Duration ttl,
+        PutOptions options = {}) {
+        return replace_values(detail::values_of(entries), ttl, std::move(options));
+    }
+
+    /// Gives many live entries a new expiry and reads their values.
+    ///
+    /// @param keys      any number, repeated ones allowed; each as in get_and_touch().
+    /// @param ttl       as in get_and_touch().
+    /// @param options   see CallOptions; the call opens one span.
+    /// @returns what get_and_touch() would return for each key, in the order of @p keys.
+    /// @par Errors
+    /// Those of get_and_touch(); an error of one key is that of the whole call, and `what()` tells
+    /// its place. Some of the entries may have their new expiry then.
+    /// @par Cancellation
+    /// As put_raw, for each key.
+    /// @par Database effects
+    /// UPDATEs of up to 128 keys, each its own transaction. In slices, as get_raw_many.
+    template <class T>
+    asio::awaitable<std::vector<std::optional<T>>> get_and_touch_many(std::vector<std::string> keys,
+                                                                      Duration ttl,
+                                                                      CallOptions options = {}) {
+        const std::size_t count = keys.size();
+        return detail::read_many<T>(count, [self = *this, keys = std::move(keys), ttl,
+                                            options = std::move(options)](auto reader) mutable {
+            return self.get_and_touch_many_into(std::move(keys), ttl, reader, std::move(options));
+        });
+    }
+
+    /// Looks up many entries with what is left of their time to live, and their sizes.
+    ///
+    /// @param keys      any number, repeated ones allowed; each as in get_raw.
+    /// @param options   see CallOptions; the call opens one span.
+    /// @returns what get_entry() would return for each key, in the order of @p keys.
+    /// @par Errors
+    /// Those of get_many().
+    /// @par Cancellation
+    /// All types.
+    /// @par Database effects
+    /// As get_raw_many; it shares statements with get_entry().
+    template <class T>
+    asio::awaitable<std::vector<std::optional<EntryView<T>>>> get_entry_many(
+        std::vector<std::string> keys, CallOptions options = {}) {
+        const std::size_t count = keys.size();
+        return detail::read_entries<T>(count, [self = *this, keys = std::move(keys),
+                                               options = std::move(options)](auto reader) mutable {
+            return self.get_entry_many_into(std::move(keys), reader, std::move(options));
+        });
+    }
+
+    /// Adds to many counters.
+    ///
+    /// @param counters  keys, each as in put_raw, and how much is added. Each counts by itself,
+    /// also
+    ///                  several with one key, in no particular order.
+    /// @param ttl       as in increment().
+    /// @param options   see CallOptions; the call opens one span.
+    /// @returns what increment() would return for each counter, in the order of @p counters.
+    /// @par Errors
+    /// Those of increment(); an error of one counter is that of the whole call, and some of the
+    /// others may have been added to.
+    /// @par Cancellation
+    /// As put_raw, for each counter.
+    /// @par Database effects
+    /// As increment(), up to 128 counters in a statement, each its own transaction. In slices, as
+    /// get_raw_many.
+    asio::awaitable<std::vector<std::int64_t>> increment_many(
+        std::vector<std::pair<std::string, std::int64_t>> counters, Duration ttl,
+        CallOptions options = {});
+
     /// Deletes all entries whose keys begin with a prefix, live and expired.
     ///
     /// Every entry that was put before the call is gone when it returns. One that is put meanwhile
@@ -769,6 +881,14 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
                                          CallOptions options);
     asio::awaitable<void> put_values(std::vector<detail::KeyedValue> entries, Duration ttl,
                                      PutOptions options);
+    asio::awaitable<std::vector<bool>> put_values_if_absent(std::vector<detail::KeyedValue> entries,
+                                                            Duration ttl, PutOptions options);
+    asio::awaitable<std::vector<bool>> replace_values(std::vector<detail::KeyedValue> entries,
+                                                      Duration ttl, PutOptions options);
+    asio::awaitable<void> get_and_touch_many_into(std::vector<std::string> keys, Duration ttl,
+                                                  detail::ValueReader reader, CallOptions options);
+    asio::awaitable<std::vector<std::optional<detail::EntryFacts>>> get_entry_many_into(
+        std::vector<std::string> keys, detail::ValueReader reader, CallOptions options);
 
     std::shared_ptr<detail::CacheCore> core_;
 };

@@ -147,12 +147,9 @@ class PSYCACHE_EXPORT PostgresCache {
     /// @see AsyncPostgresCache::get_entry.
     template <class T>
     std::optional<EntryView<T>> get_entry(std::string_view key, const CallOptions& options = {}) {
-        std::optional<EntryView<T>> entry;
         std::optional<T> value;
-        if (const auto facts = get_entry_into(key, detail::reader_of(value), options)) {
-            entry.emplace(EntryView<T>{std::move(*value), facts->expires_in, facts->size});
-        }
-        return entry;
+        const auto facts = get_entry_into(key, detail::reader_of(value), options);
+        return detail::entry_of<T>(std::move(value), facts);
     }
     /// @see AsyncPostgresCache::expires_in.
     std::optional<Duration> expires_in(std::string_view key, const CallOptions& options = {});
@@ -192,6 +189,39 @@ class PSYCACHE_EXPORT PostgresCache {
     /// @see AsyncPostgresCache::touch_many.
     std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl,
                                  const CallOptions& options = {});
+    /// @see AsyncPostgresCache::put_if_absent_many.
+    template <class T>
+    std::vector<bool> put_if_absent_many(const std::vector<std::pair<std::string, T>>& entries,
+                                         Duration ttl, const PutOptions& options = {}) {
+        return put_values_if_absent(detail::values_of(entries), ttl, options);
+    }
+    /// @see AsyncPostgresCache::replace_many.
+    template <class T>
+    std::vector<bool> replace_many(const std::vector<std::pair<std::string, T>>& entries,
+                                   Duration ttl, const PutOptions& options = {}) {
+        return replace_values(detail::values_of(entries), ttl, options);
+    }
+    /// @see AsyncPostgresCache::get_and_touch_many.
+    template <class T>
+    std::vector<std::optional<T>> get_and_touch_many(const std::vector<std::string>& keys,
+                                                     Duration ttl,
+                                                     const CallOptions& options = {}) {
+        std::vector<std::optional<T>> values(keys.size());
+        get_and_touch_many_into(keys, ttl, detail::reader_of(values), options);
+        return values;
+    }
+    /// @see AsyncPostgresCache::get_entry_many.
+    template <class T>
+    std::vector<std::optional<EntryView<T>>> get_entry_many(const std::vector<std::string>& keys,
+                                                            const CallOptions& options = {}) {
+        std::vector<std::optional<T>> values(keys.size());
+        const auto facts = get_entry_many_into(keys, detail::reader_of(values), options);
+        return detail::entries_of<T>(std::move(values), facts);
+    }
+    /// @see AsyncPostgresCache::increment_many.
+    std::vector<std::int64_t> increment_many(
+        const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl,
+        const CallOptions& options = {});
     /// @see AsyncPostgresCache::remove_prefix.
     std::uint64_t remove_prefix(std::string_view prefix, const CallOptions& options = {});
     /// @see AsyncPostgresCache::remove_tag.
@@ -261,6 +291,15 @@ class PSYCACHE_EXPORT PostgresCache {
                         const CallOptions& options);
     void put_values(const std::vector<detail::KeyedValue>& entries, Duration ttl,
                     const PutOptions& options);
+    std::vector<bool> put_values_if_absent(const std::vector<detail::KeyedValue>& entries,
+                                           Duration ttl, const PutOptions& options);
+    std::vector<bool> replace_values(const std::vector<detail::KeyedValue>& entries, Duration ttl,
+                                     const PutOptions& options);
+    void get_and_touch_many_into(const std::vector<std::string>& keys, Duration ttl,
+                                 detail::ValueReader reader, const CallOptions& options);
+    std::vector<std::optional<detail::EntryFacts>> get_entry_many_into(
+        const std::vector<std::string>& keys, detail::ValueReader reader,
+        const CallOptions& options);
 
     std::shared_ptr<detail::BlockingCore> core_;
 };

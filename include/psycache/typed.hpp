@@ -353,6 +353,28 @@ struct EntryFacts {
     std::size_t size = 0;
 };
 
+/// @returns the entry, of its value and the rest.
+template <class T>
+std::optional<EntryView<T>> entry_of(std::optional<T>&& value,
+                                     const std::optional<EntryFacts>& facts) {
+    std::optional<EntryView<T>> entry;
+    if (facts) {
+        entry.emplace(EntryView<T>{std::move(*value), facts->expires_in, facts->size});
+    }
+    return entry;
+}
+/// The same for many keys.
+template <class T>
+std::vector<std::optional<EntryView<T>>> entries_of(
+    std::vector<std::optional<T>>&& values, const std::vector<std::optional<EntryFacts>>& facts) {
+    std::vector<std::optional<EntryView<T>>> entries;
+    entries.reserve(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        entries.push_back(entry_of<T>(std::move(values[i]), facts[i]));
+    }
+    return entries;
+}
+
 // --- For coroutines.
 
 /// A call whose value is read by the caller's type. @param start makes the call; it gets the
@@ -369,11 +391,7 @@ asio::awaitable<std::optional<EntryView<T>>> read_entry(Start start) {
     std::optional<T> value;
     auto call = start(reader_of(value));
     const std::optional<EntryFacts> facts = co_await std::move(call);
-    std::optional<EntryView<T>> entry;
-    if (facts) {
-        entry.emplace(EntryView<T>{std::move(*value), facts->expires_in, facts->size});
-    }
-    co_return entry;
+    co_return entry_of<T>(std::move(value), facts);
 }
 /// The same for many keys. @param count how many.
 template <class T, class Start>
@@ -382,6 +400,14 @@ asio::awaitable<std::vector<std::optional<T>>> read_many(std::size_t count, Star
     auto call = start(reader_of(values));
     co_await std::move(call);
     co_return values;
+}
+template <class T, class Start>
+asio::awaitable<std::vector<std::optional<EntryView<T>>>> read_entries(std::size_t count,
+                                                                       Start start) {
+    std::vector<std::optional<T>> values(count);
+    auto call = start(reader_of(values));
+    const std::vector<std::optional<EntryFacts>> facts = co_await std::move(call);
+    co_return entries_of<T>(std::move(values), facts);
 }
 
 }  // namespace detail

@@ -82,7 +82,16 @@ class CompareAndPut final : public TableOperation {
     const pg::Statement many_;
 };
 
-struct CompareAndPutOne : ConditionalPut {
+struct WhereEqual {
+    using ItsCall = CompareAndPutCall;
+
+    template <class Operations>
+    static const Operation& plain(const Operations& operations) {
+        return operations.compare_and_put;
+    }
+};
+
+struct CompareAndPutOne : ConditionalPut<WhereEqual> {
     static constexpr std::string_view name = "compare_and_put";
 
     CompareAndPutOne(std::string its_key, Result<std::string> its_expected,
@@ -100,9 +109,9 @@ struct CompareAndPutOne : ConditionalPut {
     }
     template <class Operations, class Calls>
     void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
-        calls.push_back(
-            std::make_shared<CompareAndPutCall>(operations.compare_and_put, std::move(key), until,
-                                                std::move(*expected), std::move(*jsonb), ttl));
+        calls.push_back(std::make_shared<CompareAndPutCall>(Kind::plain(operations), std::move(key),
+                                                            until, std::move(*expected),
+                                                            std::move(*jsonb), ttl));
     }
 
     Result<std::string> expected;

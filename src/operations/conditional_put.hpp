@@ -44,37 +44,62 @@ class StoredRows {
     const std::vector<std::optional<std::size_t>> found_;
 };
 
+/// Tells counters and spans of a conditional put. @returns whether it has stored.
+inline bool told_whether_stored(const Call& settled, Counts& counts, Spans<CachePutSpan>& spans) {
+    const auto& call = static_cast<const ConditionalPutCall&>(settled);
+    if (call.stored) {
+        ++counts.puts;
+        spans.record([&](CachePutSpan& span) { span.record_put(call.size); });
+    }
+    return call.stored;
+}
+
 /// The public call of a conditional put.
-struct ConditionalPut {
-    using Span = CachePutSpan;
-    static constexpr bool writes = true;
+template <class Kind>
+struct ConditionalPut : PutOne<Kind> {
+    using PutOne<Kind>::PutOne;
     using Value = bool;
 
-    ConditionalPut(std::string its_key, Result<std::string> its_jsonb, Duration its_ttl)
-        : key(std::move(its_key)), jsonb(std::move(its_jsonb)), ttl(its_ttl) {}
-
-    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
-        return open_put_spans(observers, key, span_name);
-    }
-    std::optional<Failure> mistake() const { return check_put(key, jsonb, ttl); }
-    Failure explain(Failure failure) const { return failure; }
-
-    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
-        const auto& call = static_cast<const ConditionalPutCall&>(*calls.front());
-        if (call.stored) {
-            ++counts.puts;
-            spans.record([&](Span& span) { span.record_put(call.size); });
-        }
-        return call.stored;
+    Value value(CallSpan calls, Counts& counts, Spans<CachePutSpan>& spans) const {
+        return told_whether_stored(*calls.front(), counts, spans);
     }
     Value outage(Counts& counts) const {
         ++counts.dropped_writes;
         return false;
     }
+};
 
-    std::string key;
-    Result<std::string> jsonb;
+/// The same of many entries, each by itself, also those of one key.
+template <class Kind>
+struct ConditionalPutMany : PutItems<ConditionalPutMany<Kind>, Kind, KeyedValue> {
+    using Base = PutItems<ConditionalPutMany<Kind>, Kind, KeyedValue>;
+    using Span = CachePutSpan;
+    using Value = std::vector<bool>;
+
+    ConditionalPutMany(std::vector<KeyedValue>&& entries, Duration its_ttl)
+        : Base(std::move(entries)), ttl(its_ttl) {}
+    ConditionalPutMany(const std::vector<KeyedValue>& entries, Duration its_ttl)
+        : Base(entries), ttl(its_ttl) {}
+
+    Duration ttl_of(const KeyedValue& /*entry*/) const noexcept { return ttl; }
+
+    void take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        Base::template take_slice<ConditionalPutCall>(
+            calls, [&](const ConditionalPutCall& call, std::size_t /*place*/) {
+                stored_.push_back(told_whether_stored(call, counts, spans));
+            });
+    }
+    Value value(Spans<Span>& /*spans*/) { return std::move(stored_); }
+    Value outage(Counts& counts) {
+        counts.dropped_writes += Base::size() - Base::answered();
+        stored_.resize(Base::size());
+        return std::move(stored_);
+    }
+
     Duration ttl;
+
+  private:
+    Value stored_;
 };
 
 }  // namespace psycache::detail

@@ -170,9 +170,23 @@ struct ReadMany : ManyKeys {
                                  : open_get_spans(observers, keys(), span_name);
     }
     Failure take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        return take_values<ValueCall>(calls, counts, spans, [](const ValueCall&) {});
+    }
+    static void value(Spans<Span>& /*spans*/) {}
+    void outage(Counts& counts) const { counts.outage_misses += size() - answered(); }
+    bool drop(std::size_t count) { return drop_items(count); }
+    static bool drop_answers(std::size_t /*count*/) { return false; }
+
+    ValueReader reader;
+
+  protected:
+    /// Gives values to the caller's type. @param each hears of every item's call, in order.
+    template <class ItsCall, class Each>
+    Failure take_values(CallSpan calls, Counts& counts, Spans<Span>& spans, Each each) {
         Failure failure;
         const bool repeated = has_repeated(calls);
-        take_slice<ValueCall>(calls, [&](ValueCall& call, std::size_t place) {
+        take_slice<ItsCall>(calls, [&](ItsCall& call, std::size_t place) {
+            each(call);
             if (told_of(call, counts, spans).hit() && !failure.code) {
                 failure = repeated ? read_into(reader, place, boost::json::value(*call.value))
                                    : read_into(reader, place, std::move(*call.value));
@@ -183,12 +197,6 @@ struct ReadMany : ManyKeys {
         });
         return failure;
     }
-    static void value(Spans<Span>& /*spans*/) {}
-    void outage(Counts& counts) const { counts.outage_misses += size() - answered(); }
-    bool drop(std::size_t count) { return drop_items(count); }
-    static bool drop_answers(std::size_t /*count*/) { return false; }
-
-    ValueReader reader;
 };
 
 struct GetMany : ReadMany {

@@ -95,4 +95,38 @@ struct GetAndTouchOne : ReadOne {
     Duration ttl;
 };
 
+struct GetAndTouchMany : ReadMany {
+    static constexpr bool writes = true;
+    static constexpr std::string_view name = "get_and_touch_many";
+
+    GetAndTouchMany(std::vector<std::string>&& its_keys, Duration its_ttl, ValueReader its_reader)
+        : ReadMany(std::move(its_keys), its_reader), ttl(its_ttl) {}
+    GetAndTouchMany(const std::vector<std::string>& its_keys, Duration its_ttl,
+                    ValueReader its_reader)
+        : ReadMany(its_keys, its_reader), ttl(its_ttl) {}
+
+    std::optional<Failure> mistake(std::size_t place) const {
+        auto wrong = ReadMany::mistake(place);
+        return wrong ? wrong : check_ttl(ttl);
+    }
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        make_slice(calls, Repeated::first, [&](const std::string& key) {
+            return std::make_shared<GetAndTouchCall>(operations.get_and_touch, key, until, ttl);
+        });
+    }
+    Failure take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        for (const auto& call : calls) {
+            counts.touches += static_cast<const ValueCall&>(*call).hit() ? 1 : 0;
+        }
+        return ReadMany::take(calls, counts, spans);
+    }
+    void outage(Counts& counts) const {
+        counts.dropped_writes += size() - answered();
+        ReadMany::outage(counts);
+    }
+
+    Duration ttl;
+};
+
 }  // namespace psycache::detail

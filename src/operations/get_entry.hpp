@@ -10,6 +10,10 @@ struct EntryCall final : ValueCall {
 
     Duration expires_in{0};
     bool live = false;
+
+    std::optional<EntryFacts> facts() const {
+        return live ? std::optional(EntryFacts{expires_in, size}) : std::nullopt;
+    }
 };
 
 /// Looks up live entries with their expiry, and with value and size or without.
@@ -100,12 +104,40 @@ struct GetEntryOne : ReadOne {
     }
     Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
         const auto& call = static_cast<const EntryCall&>(told_of(*calls.front(), counts, spans));
-        return call.live ? Value(EntryFacts{call.expires_in, call.size}) : std::nullopt;
+        return call.facts();
     }
     Value outage(Counts& counts) const {
         ++counts.outage_misses;
         return std::nullopt;
     }
+};
+
+struct GetEntryMany : ReadMany {
+    using ReadMany::ReadMany;
+    static constexpr bool writes = false;
+    using Value = std::vector<std::optional<EntryFacts>>;
+    static constexpr std::string_view name = "get_entry_many";
+
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        facts_.reserve(size());
+        make_slice(calls, Repeated::first, [&](const std::string& key) {
+            return std::make_shared<EntryCall>(operations.get_entry, key, until);
+        });
+    }
+    Failure take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        return take_values<EntryCall>(
+            calls, counts, spans, [&](const EntryCall& call) { facts_.push_back(call.facts()); });
+    }
+    Value value(Spans<Span>& /*spans*/) { return std::move(facts_); }
+    Value outage(Counts& counts) {
+        ReadMany::outage(counts);
+        facts_.resize(size());
+        return std::move(facts_);
+    }
+
+  private:
+    Value facts_;
 };
 
 struct ExpiresIn : GetOne {

@@ -153,6 +153,23 @@ class Increment final : public TableOperation {
     const pg::Statement many_;
 };
 
+/// @returns why a ttl cannot be that of a counter, if it cannot: one that expires at once would
+/// count nothing.
+inline std::optional<Failure> check_counter_ttl(Duration ttl) {
+    if (ttl <= Duration::zero()) {
+        return Failure(Errc::invalid_ttl, "the ttl of a counter must be positive");
+    }
+    return check_ttl(ttl);
+}
+
+/// Tells counters and spans of an increment. @returns the count.
+inline std::int64_t told_count(const Call& settled, Counts& counts, Spans<CachePutSpan>& spans) {
+    const auto& call = static_cast<const IncrementCall&>(settled);
+    ++counts.puts;
+    spans.record([&](CachePutSpan& span) { span.record_put(call.size); });
+    return call.count;
+}
+
 /// An outage is never hidden: there is no count to answer with.
 struct IncrementOne {
     using Span = CachePutSpan;
@@ -168,13 +185,7 @@ struct IncrementOne {
     }
     std::optional<Failure> mistake() const {
         auto wrong = check_key(key);
-        if (!wrong) {
-            wrong = check_ttl(ttl);
-        }
-        if (!wrong && ttl <= Duration::zero()) {
-            wrong = Failure(Errc::invalid_ttl, "the ttl of a counter must be positive");
-        }
-        return wrong;
+        return wrong ? wrong : check_counter_ttl(ttl);
     }
     Failure explain(Failure failure) const { return failure; }
 
@@ -183,16 +194,55 @@ struct IncrementOne {
         calls.push_back(
             std::make_shared<IncrementCall>(operations.increment, std::move(key), until, by, ttl));
     }
-    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
-        const auto& call = static_cast<const IncrementCall&>(*calls.front());
-        ++counts.puts;
-        spans.record([&](Span& span) { span.record_put(call.size); });
-        return call.count;
+    static Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        return told_count(*calls.front(), counts, spans);
     }
 
     std::string key;
     std::int64_t by;
     Duration ttl;
+};
+
+struct IncrementMany : Many<KeyedNumber> {
+    using Span = CachePutSpan;
+    static constexpr bool writes = true;
+    using Value = std::vector<std::int64_t>;
+    static constexpr std::string_view name = "increment_many";
+
+    IncrementMany(std::vector<KeyedNumber>&& counters, Duration its_ttl)
+        : Many(std::move(counters)), ttl(its_ttl) {}
+    IncrementMany(const std::vector<KeyedNumber>& counters, Duration its_ttl)
+        : Many(counters), ttl(its_ttl) {}
+
+    Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
+        return observers.empty() ? Spans<Span>(observers)
+                                 : open_put_spans(observers, keys(), span_name);
+    }
+    std::optional<Failure> mistake(std::size_t place) const {
+        auto wrong = check_key(item(place).first);
+        return wrong ? at_place(std::move(*wrong), "counter", place) : check_counter_ttl(ttl);
+    }
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        counts_.reserve(size());
+        make_slice(calls, Repeated::each, [&](const KeyedNumber& counter) {
+            return std::make_shared<IncrementCall>(operations.increment, counter.first, until,
+                                                   counter.second, ttl);
+        });
+    }
+    void take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        take_slice<IncrementCall>(calls, [&](const IncrementCall& call, std::size_t /*place*/) {
+            counts_.push_back(told_count(call, counts, spans));
+        });
+    }
+    Value value(Spans<Span>& /*spans*/) { return std::move(counts_); }
+    bool drop(std::size_t count) { return drop_items(count); }
+    static bool drop_answers(std::size_t /*count*/) { return false; }
+
+    Duration ttl;
+
+  private:
+    Value counts_;
 };
 
 }  // namespace psycache::detail

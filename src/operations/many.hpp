@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,13 @@ namespace psycache::detail {
 inline constexpr std::size_t slice_size = 1024;
 inline constexpr std::size_t slice_bytes = 2 * 1024 * 1024;
 
+/// What a call of many adds to a counter.
+using KeyedNumber = std::pair<std::string, std::int64_t>;
+
+/// What becomes of several items of one key within a slice: one call for all of them, that of the
+/// first or of the last; or a call for each.
+enum class Repeated { first, last, each };
+
 /// Whether a request is made of slices: a call of many keys or entries.
 template <class Request>
 concept OfMany = requires(Request request) {
@@ -27,8 +35,7 @@ concept OfMany = requires(Request request) {
 };
 
 /// The keys or entries of a call of many, slice by slice: the calls of one are made when those
-/// before it are answered. Within a slice each key is asked for once; across slices those that come
-/// later are later.
+/// before it are answered; across slices those that come later are later.
 template <class Item>
 class Many {
   public:
@@ -44,9 +51,6 @@ class Many {
     Failure explain(Failure failure) const { return failure; }
 
   protected:
-    /// What counts of several items of one key within a slice.
-    enum class Repeated { first, last };
-
     const Item& item(std::size_t place) const noexcept { return all_[place]; }
 
     /// @returns the keys as instrumentations see them.
@@ -67,14 +71,17 @@ class Many {
         call_of_.clear();
         std::size_t bytes = 0;
         for (; end_ < size() && end_ - begin_ < slice_size && bytes < slice_bytes; ++end_) {
-            const auto [known, is_new] = seen_.try_emplace(key_of(all_[end_]), calls.size());
-            call_of_.push_back(known->second);
-            if (is_new) {
+            std::size_t its_call = calls.size();
+            if (counts != Repeated::each) {
+                its_call = seen_.try_emplace(key_of(all_[end_]), its_call).first->second;
+            }
+            call_of_.push_back(its_call);
+            if (its_call == calls.size()) {
                 calls.push_back(make(all_[end_]));
             } else if (counts == Repeated::last) {
-                calls[known->second] = make(all_[end_]);
+                calls[its_call] = make(all_[end_]);
             }
-            bytes += calls[known->second]->bytes;
+            bytes += calls[its_call]->bytes;
         }
     }
 
@@ -112,7 +119,9 @@ class Many {
     static std::string_view key_of(const Entry& entry) noexcept {
         return entry.key;
     }
+    static std::string_view key_of(const KeyedNumber& counter) noexcept { return counter.first; }
     static void empty(std::string& key) noexcept { const std::string used = std::move(key); }
+    static void empty(KeyedNumber& counter) noexcept { empty(counter.first); }
     template <class Entry>
     static void empty(Entry& entry) noexcept {
         empty(entry.key);

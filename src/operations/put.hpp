@@ -127,14 +127,29 @@ inline void record_puts(CallSpan calls, Counts& counts, Spans<CachePutSpan>& spa
     }
 }
 
-/// Stores one entry; what its value was made of is not needed any more.
-struct PutRaw {
+/// The two operations of a put, of which the second one gives entries tags, and their calls.
+struct Overwriting {
+    using ItsCall = PutCall;
+    static constexpr Repeated repeated = Repeated::last;
+
+    template <class Operations>
+    static const Operation& plain(const Operations& operations) {
+        return operations.put;
+    }
+    template <class Operations>
+    static const Operation& tagged(const Operations& operations) {
+        return operations.put_tagged;
+    }
+};
+
+/// What puts of one entry have in common. What the value was made of is not needed any more.
+template <class ItsKind>
+struct PutOne {
+    using Kind = ItsKind;
     using Span = CachePutSpan;
     static constexpr bool writes = true;
-    using Value = void;
-    static constexpr std::string_view name = "put_raw";
 
-    PutRaw(std::string its_key, Result<std::string> its_jsonb, Duration its_ttl)
+    PutOne(std::string its_key, Result<std::string> its_jsonb, Duration its_ttl)
         : key(std::move(its_key)), jsonb(std::move(its_jsonb)), ttl(its_ttl) {}
 
     Spans<Span> open_spans(const Observers& observers, SpanName span_name) const {
@@ -145,17 +160,24 @@ struct PutRaw {
 
     template <class Operations, class Calls>
     void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
-        calls.push_back(std::make_shared<PutCall>(operations.put, std::move(key), until,
-                                                  std::move(*jsonb), ttl));
+        calls.push_back(std::make_shared<typename Kind::ItsCall>(
+            Kind::plain(operations), std::move(key), until, std::move(*jsonb), ttl));
     }
-    static void value(CallSpan calls, Counts& counts, Spans<Span>& spans) {
-        record_puts(calls, counts, spans);
-    }
-    void outage(Counts& counts) const { ++counts.dropped_writes; }
 
     std::string key;
     Result<std::string> jsonb;
     Duration ttl;
+};
+
+struct PutRaw : PutOne<Overwriting> {
+    using PutOne::PutOne;
+    using Value = void;
+    static constexpr std::string_view name = "put_raw";
+
+    static void value(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        record_puts(calls, counts, spans);
+    }
+    void outage(Counts& counts) const { ++counts.dropped_writes; }
 };
 
 struct PutTyped : PutRaw {
@@ -170,13 +192,13 @@ struct PutText : PutRaw {
     Failure explain(Failure failure) const { return explain_text(std::move(failure)); }
 };
 
-/// Stores many entries. @tparam Request derives from it: it has the name of the call, and
+/// What puts of many entries have in common. @tparam Request derives from it, and has
 /// `ttl_of(item)`.
-template <class Request, class Item>
+template <class Request, class ItsKind, class Item>
 struct PutItems : Many<Item> {
+    using Kind = ItsKind;
     using Span = CachePutSpan;
     static constexpr bool writes = true;
-    using Value = void;
     using Base = Many<Item>;
     using Base::Base;
 
@@ -191,42 +213,58 @@ struct PutItems : Many<Item> {
         auto wrong = check_put(item.key, encode_jsonb(item.value), self().ttl_of(item));
         return wrong ? at_place(std::move(*wrong), "entry", place) : wrong;
     }
-
     template <class Operations, class ItsCalls>
     void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
-        Base::make_slice(calls, Base::Repeated::last, [&](const Item& item) {
+        make_puts<typename Kind::ItsCall>(Kind::plain(operations), until, calls);
+    }
+    bool drop(std::size_t count) { return Base::drop_items(count); }
+    static bool drop_answers(std::size_t /*count*/) { return false; }
+
+  protected:
+    /// @param more what a call takes beside the entry.
+    template <class ItsCall, class ItsCalls, class... More>
+    void make_puts(const Operation& put, TimePoint until, ItsCalls& calls, const More&... more) {
+        Base::make_slice(calls, Kind::repeated, [&](const Item& item) {
             Result<std::string> jsonb = encode_jsonb(item.value);
-            return std::make_shared<PutCall>(operations.put, item.key, until, std::move(*jsonb),
-                                             self().ttl_of(item));
+            return std::make_shared<ItsCall>(put, item.key, until, std::move(*jsonb),
+                                             self().ttl_of(item), more...);
         });
     }
+
+  private:
+    const Request& self() const noexcept { return static_cast<const Request&>(*this); }
+};
+
+/// Those that store whatever is there.
+template <class Request, class Item>
+struct OverwriteItems : PutItems<Request, Overwriting, Item> {
+    using Base = PutItems<Request, Overwriting, Item>;
+    using Base::Base;
+    using Span = CachePutSpan;
+    using Value = void;
+
     void take(CallSpan calls, Counts& counts, Spans<Span>& spans) {
         record_puts(calls, counts, spans);
         Base::template take_slice<PutCall>(calls, [](PutCall&, std::size_t) {});
     }
     static void value(Spans<Span>& /*spans*/) {}
     void outage(Counts& counts) const { counts.dropped_writes += Base::size() - Base::answered(); }
-    bool drop(std::size_t count) { return Base::drop_items(count); }
-    static bool drop_answers(std::size_t /*count*/) { return false; }
-
-  private:
-    const Request& self() const noexcept { return static_cast<const Request&>(*this); }
 };
 
-struct PutRawMany : PutItems<PutRawMany, Entry> {
+struct PutRawMany : OverwriteItems<PutRawMany, Entry> {
+    using OverwriteItems::OverwriteItems;
     static constexpr std::string_view name = "put_raw_many";
-    using PutItems::PutItems;
 
     static Duration ttl_of(const Entry& entry) noexcept { return entry.ttl; }
 };
 
-struct PutMany : PutItems<PutMany, KeyedValue> {
+struct PutMany : OverwriteItems<PutMany, KeyedValue> {
     static constexpr std::string_view name = "put_many";
 
     PutMany(std::vector<KeyedValue>&& entries, Duration its_ttl)
-        : PutItems(std::move(entries)), ttl(its_ttl) {}
+        : OverwriteItems(std::move(entries)), ttl(its_ttl) {}
     PutMany(const std::vector<KeyedValue>& entries, Duration its_ttl)
-        : PutItems(entries), ttl(its_ttl) {}
+        : OverwriteItems(entries), ttl(its_ttl) {}
 
     Duration ttl_of(const KeyedValue& /*entry*/) const noexcept { return ttl; }
 

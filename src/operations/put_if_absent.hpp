@@ -76,20 +76,28 @@ class PutIfAbsent final : public TableOperation {
     const pg::Statement many_;
 };
 
-struct PutIfAbsentOne : ConditionalPut {
-    using ConditionalPut::ConditionalPut;
-    static constexpr std::string_view name = "put_if_absent";
+struct WhereAbsent {
+    using ItsCall = ConditionalPutCall;
+    static constexpr Repeated repeated = Repeated::each;
 
-    /// @returns the operation that writes tags, too.
+    template <class Operations>
+    static const Operation& plain(const Operations& operations) {
+        return operations.put_if_absent;
+    }
     template <class Operations>
     static const Operation& tagged(const Operations& operations) {
         return operations.put_if_absent_tagged;
     }
-    template <class Operations, class Calls>
-    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
-        calls.push_back(std::make_shared<ConditionalPutCall>(
-            operations.put_if_absent, std::move(key), until, std::move(*jsonb), ttl));
-    }
+};
+
+struct PutIfAbsentOne : ConditionalPut<WhereAbsent> {
+    using ConditionalPut::ConditionalPut;
+    static constexpr std::string_view name = "put_if_absent";
+};
+
+struct PutIfAbsentMany : ConditionalPutMany<WhereAbsent> {
+    using ConditionalPutMany::ConditionalPutMany;
+    static constexpr std::string_view name = "put_if_absent_many";
 };
 
 }  // namespace psycache::detail

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <concepts>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -186,15 +185,9 @@ struct Tagged : Put {
     }
     template <class Operations, class Calls>
     void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
-        if constexpr (std::derived_from<Put, ConditionalPut>) {
-            calls.push_back(std::make_shared<ConditionalPutTaggedCall>(
-                Put::tagged(operations), std::move(this->key), until, std::move(*this->jsonb),
-                this->ttl, tags));
-        } else {
-            calls.push_back(
-                std::make_shared<PutTaggedCall>(operations.put_tagged, std::move(this->key), until,
-                                                std::move(*this->jsonb), this->ttl, tags));
-        }
+        calls.push_back(std::make_shared<WithTags<typename Put::Kind::ItsCall>>(
+            Put::Kind::tagged(operations), std::move(this->key), until, std::move(*this->jsonb),
+            this->ttl, tags));
     }
 
     Tags tags;
@@ -215,11 +208,8 @@ struct Tagged<Put> : Put {
     }
     template <class Operations, class ItsCalls>
     void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
-        this->make_slice(calls, Put::Repeated::last, [&](const auto& entry) {
-            Result<std::string> jsonb = encode_jsonb(entry.value);
-            return std::make_shared<PutTaggedCall>(operations.put_tagged, entry.key, until,
-                                                   std::move(*jsonb), this->ttl_of(entry), tags);
-        });
+        this->template make_puts<WithTags<typename Put::Kind::ItsCall>>(
+            Put::Kind::tagged(operations), until, calls, tags);
     }
 
     Tags tags;

@@ -64,20 +64,28 @@ class Replace final : public TableOperation {
     const pg::Statement many_;
 };
 
-struct ReplaceOne : ConditionalPut {
-    using ConditionalPut::ConditionalPut;
-    static constexpr std::string_view name = "replace";
+struct WhereLive {
+    using ItsCall = ConditionalPutCall;
+    static constexpr Repeated repeated = Repeated::each;
 
-    /// @returns the operation that writes tags, too.
+    template <class Operations>
+    static const Operation& plain(const Operations& operations) {
+        return operations.replace;
+    }
     template <class Operations>
     static const Operation& tagged(const Operations& operations) {
         return operations.replace_tagged;
     }
-    template <class Operations, class Calls>
-    void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
-        calls.push_back(std::make_shared<ConditionalPutCall>(operations.replace, std::move(key),
-                                                             until, std::move(*jsonb), ttl));
-    }
+};
+
+struct ReplaceOne : ConditionalPut<WhereLive> {
+    using ConditionalPut::ConditionalPut;
+    static constexpr std::string_view name = "replace";
+};
+
+struct ReplaceMany : ConditionalPutMany<WhereLive> {
+    using ConditionalPutMany::ConditionalPutMany;
+    static constexpr std::string_view name = "replace_many";
 };
 
 }  // namespace psycache::detail

@@ -1,5 +1,6 @@
 // The operations on one key: each atomic, expired entries absent.
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <catch2/catch.hpp>
 #include <limits>
@@ -231,6 +232,140 @@ TEST_CASE("Operations on one key refuse what put refuses") {
               cache->merge("k", {{"a", std::nan("")}});
           }).code() == Errc::invalid_value);
     CHECK(cache->statistics().statements == 0);
+}
+
+TEST_CASE("Operations on many keys do what those on one do, each key by itself") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema(Table::tagged);
+    const auto cache = make_cache(flavour, schema);
+    using Flags = std::vector<bool>;
+    using Found = std::vector<std::optional<json::value>>;
+    PutOptions tagged;
+    tagged.tags = {"t"};
+
+    SECTION("put_if_absent_many and replace_many") {
+        cache->put_value("live", 0, 1h);
+        cache->put_value("late", 0, 0s);
+        CHECK(cache->put_if_absent_many({{"live", 1}, {"late", 2}, {"new", 3}, {"new", 4}}, 1h) ==
+              Flags{false, true, true, false});
+        CHECK(cache->get_values({"live", "late", "new"}) == Found{0, 2, 3});
+        CHECK(cache->replace_many({{"live", 5}, {"absent", 6}, {"new", 7}, {"new", 8}}, 2h) ==
+              Flags{true, false, true, true});
+        CHECK(cache->get_values({"live", "absent", "new"}) == Found{5, std::nullopt, 8});
+        CHECK(schema.expires_in("new") > 7000);
+        // One that expires at once keeps no other out, and is the last one to replace anything.
+        CHECK(cache->put_if_absent_many({{"x", 1}, {"x", 2}}, 0s) == Flags{true, true});
+        CHECK(cache->replace_many({{"live", 1}, {"live", 2}}, 0s) == Flags{true, false});
+        CHECK(cache->statistics().puts == 10);
+    }
+    SECTION("with tags") {
+        CHECK(cache->put_if_absent_many({{"a", 1}, {"b", 2}, {"a", 3}}, 1h, tagged) ==
+              Flags{true, true, false});
+        cache->put_value("c", 1, 1h);
+        CHECK(cache->replace_many({{"c", 2}, {"absent", 3}}, 1h, tagged) == Flags{true, false});
+        CHECK(cache->remove_tag("t") == 3);
+        CHECK(schema.rows() == 0);
+    }
+    SECTION("get_and_touch_many and get_entry_many") {
+        cache->put_value("a", 1, 1h);
+        cache->put_value("b", "two", 1h);
+        const std::vector<std::string> keys{"a", "absent", "b", "a"};
+        CHECK(cache->get_and_touch_many(keys, 3h) == Found{1, std::nullopt, "two", 1});
+        CHECK(schema.expires_in("b") > 10000);
+        CHECK(cache->statistics().touches == 2);
+        cache->put_value("c", 1, no_expiry);
+        const auto entries = cache->get_entry_many({"c", "absent", "b", "b"});
+        REQUIRE(entries.size() == 4);
+        REQUIRE(entries[0]);
+        CHECK(entries[0]->expires_in == no_expiry);
+        CHECK_FALSE(entries[1]);
+        REQUIRE(entries[2]);
+        CHECK(entries[2]->value == json::value("two"));
+        CHECK(entries[2]->expires_in > 2h);
+        CHECK(entries[2]->size > 0);
+        REQUIRE(entries[3]);
+        CHECK(entries[3]->value == entries[2]->value);
+    }
+    SECTION("increment_many") {
+        cache->put_value("old", 40, 1h);
+        CHECK(cache->increment_many({{"old", 2}, {"new", -1}}, 2h) ==
+              std::vector<std::int64_t>{42, -1});
+        CHECK(schema.expires_in("old") < 3601);
+        CHECK(schema.expires_in("new") > 7000);
+        auto twice = cache->increment_many({{"new", 5}, {"new", 5}}, 1h);
+        std::sort(twice.begin(), twice.end());
+        CHECK(twice == std::vector<std::int64_t>{4, 9});
+        cache->put_value("text", "x", 1h);
+        CHECK(failure_of([&] {
+                  cache->increment_many({{"text", 1}}, 1h);
+              }).code() == Errc::unreadable_value);
+        CHECK(cache->get_value("text") == json::value("x"));
+    }
+    SECTION("nothing at all") {
+        const auto before = cache->statistics().statements;
+        CHECK(cache->put_if_absent_many({}, 1h).empty());
+        CHECK(cache->replace_many({}, 1h).empty());
+        CHECK(cache->get_and_touch_many({}, 1h).empty());
+        CHECK(cache->get_entry_many({}).empty());
+        CHECK(cache->increment_many({}, 1h).empty());
+        CHECK(cache->statistics().statements == before);
+    }
+    SECTION("a wrong one is told with its place, and nothing is done") {
+        const auto what = [](auto call) { return std::string(failure_of(call).what()); };
+        const std::string bad = "\xFF";
+        CHECK_THAT(what([&] {
+                       cache->put_if_absent_many({{"a", 1}, {bad, 1}}, 1h);
+                   }),
+                   Catch::Contains("put_if_absent_many") && Catch::Contains("entry 1"));
+        CHECK_THAT(what([&] {
+                       cache->replace_many({{"a", std::nan("")}}, 1h);
+                   }),
+                   Catch::Contains("replace_many") && Catch::Contains("entry 0"));
+        CHECK_THAT(what([&] {
+                       cache->get_and_touch_many({"a", "b", bad}, 1h);
+                   }),
+                   Catch::Contains("get_and_touch_many") && Catch::Contains("key 2"));
+        CHECK_THAT(what([&] { cache->get_entry_many({bad}); }),
+                   Catch::Contains("get_entry_many") && Catch::Contains("key 0"));
+        CHECK_THAT(what([&] {
+                       cache->increment_many({{"a", 1}, {bad, 1}}, 1h);
+                   }),
+                   Catch::Contains("increment_many") && Catch::Contains("counter 1"));
+        CHECK(failure_of([&] {
+                  cache->increment_many({{"a", 1}}, 0s);
+              }).code() == Errc::invalid_ttl);
+        CHECK(schema.rows() == 0);
+    }
+}
+
+TEST_CASE("Operations on many keys take few statements, and their answers keep their order") {
+    const auto flavour = EVERY_FLAVOUR();
+    CAPTURE(flavour);
+    TestSchema schema;
+    const auto cache = make_cache(flavour, schema);
+    constexpr std::int64_t keys = 2500;
+    Values entries;
+    std::vector<std::string> names;
+    std::vector<std::pair<std::string, std::int64_t>> counters;
+    for (std::int64_t i = 0; i < keys; ++i) {
+        names.push_back(std::to_string(i));
+        entries.emplace_back(names.back(), i);
+        counters.emplace_back(names.back(), i);
+    }
+    const auto stored = cache->put_if_absent_many(entries, 1h);
+    CHECK(std::count(stored.begin(), stored.end(), true) == keys);
+    const auto counted = cache->increment_many(counters, 1h);
+    const auto read = cache->get_entry_many(names);
+    const auto touched = cache->get_and_touch_many(names, 1h);
+    bool right = true;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        const auto n = static_cast<std::int64_t>(i);
+        right = right && counted[i] == 2 * n && read[i] && read[i]->value == json::value(2 * n) &&
+                touched[i] == json::value(2 * n);
+    }
+    CHECK(right);
+    CHECK(cache->statistics().statements <= 4 * (keys / 128 + 8));
 }
 
 namespace {

@@ -27,15 +27,20 @@ enum class Kind {
     remove,
     remove_many,
     put_if_absent,
+    put_if_absent_many,
     replace,
+    replace_many,
     compare_and_put,
     take,
     take_many,
     touch,
     touch_many,
     get_and_touch,
+    get_and_touch_many,
     get_entry,
+    get_entry_many,
     increment,
+    increment_many,
     merge,
     put_tagged,
     put_tagged_if_absent,
@@ -64,15 +69,20 @@ std::ostream& operator<<(std::ostream& out, const Action& action) {
                                             "remove",
                                             "remove_many",
                                             "put_if_absent",
+                                            "put_if_absent_many",
                                             "replace",
+                                            "replace_many",
                                             "compare_and_put",
                                             "take",
                                             "take_many",
                                             "touch",
                                             "touch_many",
                                             "get_and_touch",
+                                            "get_and_touch_many",
                                             "get_entry",
+                                            "get_entry_many",
                                             "increment",
+                                            "increment_many",
                                             "merge",
                                             "put_tagged",
                                             "put_tagged_if_absent",
@@ -94,14 +104,32 @@ rc::Gen<std::vector<Action>> actions() {
     const auto keys =
         rc::gen::suchThat(rc::gen::resize(8, rc::gen::container<std::vector<std::string>>(key)),
                           [](const std::vector<std::string>& all) { return !all.empty(); });
-    const auto kind = rc::gen::weightedElement<Kind>(
-        {{3, Kind::get},           {2, Kind::get_text},        {3, Kind::get_many},
-         {4, Kind::put},           {2, Kind::put_text},        {4, Kind::put_many},
-         {2, Kind::remove},        {2, Kind::remove_many},     {3, Kind::put_if_absent},
-         {3, Kind::replace},       {3, Kind::compare_and_put}, {2, Kind::take},
-         {2, Kind::take_many},     {2, Kind::touch},           {2, Kind::touch_many},
-         {2, Kind::get_and_touch}, {3, Kind::get_entry},       {4, Kind::increment},
-         {3, Kind::merge},         {1, Kind::cleanup},         {1, Kind::flush}});
+    const auto kind = rc::gen::weightedElement<Kind>({{3, Kind::get},
+                                                      {2, Kind::get_text},
+                                                      {3, Kind::get_many},
+                                                      {4, Kind::put},
+                                                      {2, Kind::put_text},
+                                                      {4, Kind::put_many},
+                                                      {2, Kind::remove},
+                                                      {2, Kind::remove_many},
+                                                      {3, Kind::put_if_absent},
+                                                      {3, Kind::replace},
+                                                      {3, Kind::compare_and_put},
+                                                      {2, Kind::take},
+                                                      {2, Kind::take_many},
+                                                      {2, Kind::touch},
+                                                      {2, Kind::touch_many},
+                                                      {2, Kind::get_and_touch},
+                                                      {3, Kind::get_entry},
+                                                      {4, Kind::increment},
+                                                      {3, Kind::merge},
+                                                      {1, Kind::cleanup},
+                                                      {1, Kind::flush},
+                                                      {2, Kind::put_if_absent_many},
+                                                      {2, Kind::replace_many},
+                                                      {2, Kind::get_and_touch_many},
+                                                      {2, Kind::get_entry_many},
+                                                      {2, Kind::increment_many}});
     const auto lives = rc::gen::weightedElement<bool>({{3, true}, {1, false}});
     const auto action = rc::gen::map(
         rc::gen::tuple(kind, keys, rc::gen::arbitrary<std::int64_t>(), lives), [](const auto& all) {
@@ -261,6 +289,24 @@ void apply(AnyCache& cache, Model& model, const Action& action) {
                 model.put(key, action.number, action.lives);
             }
             break;
+        case Kind::put_if_absent_many:
+        case Kind::replace_many: {
+            const bool where_live = action.kind == Kind::replace_many;
+            Values entries;
+            std::vector<bool> expected;
+            for (const auto& one : action.keys) {
+                entries.emplace_back(one, static_cast<std::int64_t>(entries.size()));
+                expected.push_back(model.get(one).has_value() == where_live);
+                if (expected.back()) {
+                    model.put(one, entries.back().second, action.lives);
+                }
+            }
+            // A microsecond may not be over when the next one is looked at.
+            const Duration at_once = action.lives ? ttl : Duration(0);
+            RC_ASSERT((where_live ? cache.replace_many(entries, at_once)
+                                  : cache.put_if_absent_many(entries, at_once)) == expected);
+            break;
+        }
         case Kind::compare_and_put: {
             // What is there as often as not.
             const auto now = model.get(key);
@@ -305,6 +351,20 @@ void apply(AnyCache& cache, Model& model, const Action& action) {
             RC_ASSERT(cache.get_and_touch(key, ttl) == model.get(key));
             model.touch(key, action.lives);
             break;
+        case Kind::get_and_touch_many:
+            RC_ASSERT(cache.get_and_touch_many(action.keys, ttl) == model.get(action.keys));
+            for (const auto& one : action.keys) {
+                model.touch(one, action.lives);
+            }
+            break;
+        case Kind::get_entry_many: {
+            std::vector<std::optional<json::value>> values;
+            for (auto& entry : cache.get_entry_many(action.keys)) {
+                values.push_back(entry ? std::optional(std::move(entry->value)) : std::nullopt);
+            }
+            RC_ASSERT(values == model.get(action.keys));
+            break;
+        }
         case Kind::get_entry: {
             const auto entry = cache.get_entry(key);
             RC_ASSERT((entry ? std::optional(entry->value) : std::nullopt) == model.get(key));
@@ -329,6 +389,30 @@ void apply(AnyCache& cache, Model& model, const Action& action) {
                 RC_ASSERT(cache.increment(key, by, 1h) == before + by);
                 model.put(key, before + by, true);
             }
+            break;
+        }
+        case Kind::increment_many: {
+            // Counters that are added to by one each: of one key they come in any order.
+            std::vector<std::pair<std::string, std::int64_t>> counters;
+            std::multiset<std::pair<std::string, std::int64_t>> expected;
+            for (const auto& one : action.keys) {
+                const auto now = model.get(one);
+                if (now && !now->is_int64()) {
+                    continue;
+                }
+                const std::int64_t before = now ? now->get_int64() : 0;
+                if (before > -1000000 && before < 1000000) {
+                    counters.emplace_back(one, 1);
+                    expected.emplace(one, before + 1);
+                    model.put(one, before + 1, true);
+                }
+            }
+            const auto counts = cache.increment_many(counters, 1h);
+            std::multiset<std::pair<std::string, std::int64_t>> counted;
+            for (std::size_t i = 0; i < counts.size(); ++i) {
+                counted.emplace(counters[i].first, counts[i]);
+            }
+            RC_ASSERT(counted == expected);
             break;
         }
         case Kind::merge: {

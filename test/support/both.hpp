@@ -35,6 +35,8 @@ inline std::ostream& operator<<(std::ostream& out, Flavour flavour) {
     return out << names[static_cast<int>(flavour)];
 }
 
+using Values = std::vector<std::pair<std::string, json::value>>;
+
 /// A cache of some flavour, called as if it were blocking.
 class AnyCache {
   public:
@@ -73,11 +75,20 @@ class AnyCache {
     virtual bool merge(const std::string& key, const json::object& patch) = 0;
     virtual std::vector<std::optional<json::value>> get_values(
         const std::vector<std::string>& keys) = 0;
-    virtual void put_values(const std::vector<std::pair<std::string, json::value>>& entries,
-                            Duration ttl, PutOptions options = {}) = 0;
+    virtual void put_values(const Values& entries, Duration ttl, PutOptions options = {}) = 0;
     virtual std::vector<std::optional<json::value>> take_many(
         const std::vector<std::string>& keys) = 0;
     virtual std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) = 0;
+    virtual std::vector<bool> put_if_absent_many(const Values& entries, Duration ttl,
+                                                 PutOptions options = {}) = 0;
+    virtual std::vector<bool> replace_many(const Values& entries, Duration ttl,
+                                           PutOptions options = {}) = 0;
+    virtual std::vector<std::optional<json::value>> get_and_touch_many(
+        const std::vector<std::string>& keys, Duration ttl) = 0;
+    virtual std::vector<std::optional<EntryView<json::value>>> get_entry_many(
+        const std::vector<std::string>& keys) = 0;
+    virtual std::vector<std::int64_t> increment_many(
+        const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl) = 0;
     virtual void put_with(const std::string& key, json::object value, Duration ttl,
                           PutOptions options) = 0;
     virtual void put_text_with(const std::string& key, const std::string& text, Duration ttl,
@@ -168,8 +179,7 @@ class AnyAsyncCache : public AnyCache {
         const std::vector<std::string>& keys) override {
         return run_coro(context_, cache_.get_many<json::value>(keys));
     }
-    void put_values(const std::vector<std::pair<std::string, json::value>>& entries, Duration ttl,
-                    PutOptions options) override {
+    void put_values(const Values& entries, Duration ttl, PutOptions options) override {
         run_coro(context_, cache_.put_many(entries, ttl, options));
     }
     std::vector<std::optional<json::value>> take_many(
@@ -178,6 +188,26 @@ class AnyAsyncCache : public AnyCache {
     }
     std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) override {
         return run_coro(context_, cache_.touch_many(keys, ttl));
+    }
+    std::vector<bool> put_if_absent_many(const Values& entries, Duration ttl,
+                                         PutOptions options) override {
+        return run_coro(context_, cache_.put_if_absent_many(entries, ttl, options));
+    }
+    std::vector<bool> replace_many(const Values& entries, Duration ttl,
+                                   PutOptions options) override {
+        return run_coro(context_, cache_.replace_many(entries, ttl, options));
+    }
+    std::vector<std::optional<json::value>> get_and_touch_many(const std::vector<std::string>& keys,
+                                                               Duration ttl) override {
+        return run_coro(context_, cache_.get_and_touch_many<json::value>(keys, ttl));
+    }
+    std::vector<std::optional<EntryView<json::value>>> get_entry_many(
+        const std::vector<std::string>& keys) override {
+        return run_coro(context_, cache_.get_entry_many<json::value>(keys));
+    }
+    std::vector<std::int64_t> increment_many(
+        const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl) override {
+        return run_coro(context_, cache_.increment_many(counters, ttl));
     }
     void put_with(const std::string& key, json::object value, Duration ttl,
                   PutOptions options) override {
@@ -283,8 +313,7 @@ class AnyBlockingCache : public AnyCache {
         const std::vector<std::string>& keys) override {
         return cache_.get_many<json::value>(keys);
     }
-    void put_values(const std::vector<std::pair<std::string, json::value>>& entries, Duration ttl,
-                    PutOptions options) override {
+    void put_values(const Values& entries, Duration ttl, PutOptions options) override {
         cache_.put_many(entries, ttl, options);
     }
     std::vector<std::optional<json::value>> take_many(
@@ -293,6 +322,26 @@ class AnyBlockingCache : public AnyCache {
     }
     std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) override {
         return cache_.touch_many(keys, ttl);
+    }
+    std::vector<bool> put_if_absent_many(const Values& entries, Duration ttl,
+                                         PutOptions options) override {
+        return cache_.put_if_absent_many(entries, ttl, options);
+    }
+    std::vector<bool> replace_many(const Values& entries, Duration ttl,
+                                   PutOptions options) override {
+        return cache_.replace_many(entries, ttl, options);
+    }
+    std::vector<std::optional<json::value>> get_and_touch_many(const std::vector<std::string>& keys,
+                                                               Duration ttl) override {
+        return cache_.get_and_touch_many<json::value>(keys, ttl);
+    }
+    std::vector<std::optional<EntryView<json::value>>> get_entry_many(
+        const std::vector<std::string>& keys) override {
+        return cache_.get_entry_many<json::value>(keys);
+    }
+    std::vector<std::int64_t> increment_many(
+        const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl) override {
+        return cache_.increment_many(counters, ttl);
     }
     void put_with(const std::string& key, json::object value, Duration ttl,
                   PutOptions options) override {

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -168,6 +169,14 @@ boost::json::object numbered(std::int64_t number) {
 }
 
 Psql::Psql(const std::string& connection) : connection_(PQconnectdb(connection.c_str())) {
+    // Others may have filled the queue of the server's socket, which the kernel then refuses to
+    // wait for.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (PQstatus(native()) != CONNECTION_OK && std::chrono::steady_clock::now() < end &&
+           std::strstr(PQerrorMessage(native()), std::strerror(EAGAIN)) != nullptr) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        connection_.reset(PQconnectdb(connection.c_str()));
+    }
     if (PQstatus(native()) != CONNECTION_OK) {
         throw SqlError(std::string("the test cannot connect: ") + PQerrorMessage(native()), "");
     }
