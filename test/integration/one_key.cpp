@@ -345,7 +345,7 @@ TEST_CASE("Operations on many keys take few statements, and their answers keep t
     TestSchema schema;
     const auto cache = make_cache(flavour, schema);
     constexpr std::int64_t keys = 2500;
-    Values entries;
+    KeyedValues entries;
     std::vector<std::string> names;
     std::vector<std::pair<std::string, std::int64_t>> counters;
     for (std::int64_t i = 0; i < keys; ++i) {

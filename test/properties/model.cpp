@@ -292,7 +292,7 @@ void apply(AnyCache& cache, Model& model, const Action& action) {
         case Kind::put_if_absent_many:
         case Kind::replace_many: {
             const bool where_live = action.kind == Kind::replace_many;
-            Values entries;
+            KeyedValues entries;
             std::vector<bool> expected;
             for (const auto& one : action.keys) {
                 entries.emplace_back(one, static_cast<std::int64_t>(entries.size()));

@@ -35,7 +35,7 @@ inline std::ostream& operator<<(std::ostream& out, Flavour flavour) {
     return out << names[static_cast<int>(flavour)];
 }
 
-using Values = std::vector<std::pair<std::string, json::value>>;
+using KeyedValues = std::vector<std::pair<std::string, json::value>>;
 
 /// A cache of some flavour, called as if it were blocking.
 class AnyCache {
@@ -75,13 +75,13 @@ class AnyCache {
     virtual bool merge(const std::string& key, const json::object& patch) = 0;
     virtual std::vector<std::optional<json::value>> get_values(
         const std::vector<std::string>& keys) = 0;
-    virtual void put_values(const Values& entries, Duration ttl, PutOptions options = {}) = 0;
+    virtual void put_values(const KeyedValues& entries, Duration ttl, PutOptions options = {}) = 0;
     virtual std::vector<std::optional<json::value>> take_many(
         const std::vector<std::string>& keys) = 0;
     virtual std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) = 0;
-    virtual std::vector<bool> put_if_absent_many(const Values& entries, Duration ttl,
+    virtual std::vector<bool> put_if_absent_many(const KeyedValues& entries, Duration ttl,
                                                  PutOptions options = {}) = 0;
-    virtual std::vector<bool> replace_many(const Values& entries, Duration ttl,
+    virtual std::vector<bool> replace_many(const KeyedValues& entries, Duration ttl,
                                            PutOptions options = {}) = 0;
     virtual std::vector<std::optional<json::value>> get_and_touch_many(
         const std::vector<std::string>& keys, Duration ttl) = 0;
@@ -179,7 +179,7 @@ class AnyAsyncCache : public AnyCache {
         const std::vector<std::string>& keys) override {
         return run_coro(context_, cache_.get_many<json::value>(keys));
     }
-    void put_values(const Values& entries, Duration ttl, PutOptions options) override {
+    void put_values(const KeyedValues& entries, Duration ttl, PutOptions options) override {
         run_coro(context_, cache_.put_many(entries, ttl, options));
     }
     std::vector<std::optional<json::value>> take_many(
@@ -189,11 +189,11 @@ class AnyAsyncCache : public AnyCache {
     std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) override {
         return run_coro(context_, cache_.touch_many(keys, ttl));
     }
-    std::vector<bool> put_if_absent_many(const Values& entries, Duration ttl,
+    std::vector<bool> put_if_absent_many(const KeyedValues& entries, Duration ttl,
                                          PutOptions options) override {
         return run_coro(context_, cache_.put_if_absent_many(entries, ttl, options));
     }
-    std::vector<bool> replace_many(const Values& entries, Duration ttl,
+    std::vector<bool> replace_many(const KeyedValues& entries, Duration ttl,
                                    PutOptions options) override {
         return run_coro(context_, cache_.replace_many(entries, ttl, options));
     }
@@ -313,7 +313,7 @@ class AnyBlockingCache : public AnyCache {
         const std::vector<std::string>& keys) override {
         return cache_.get_many<json::value>(keys);
     }
-    void put_values(const Values& entries, Duration ttl, PutOptions options) override {
+    void put_values(const KeyedValues& entries, Duration ttl, PutOptions options) override {
         cache_.put_many(entries, ttl, options);
     }
     std::vector<std::optional<json::value>> take_many(
@@ -323,11 +323,11 @@ class AnyBlockingCache : public AnyCache {
     std::vector<bool> touch_many(const std::vector<std::string>& keys, Duration ttl) override {
         return cache_.touch_many(keys, ttl);
     }
-    std::vector<bool> put_if_absent_many(const Values& entries, Duration ttl,
+    std::vector<bool> put_if_absent_many(const KeyedValues& entries, Duration ttl,
                                          PutOptions options) override {
         return cache_.put_if_absent_many(entries, ttl, options);
     }
-    std::vector<bool> replace_many(const Values& entries, Duration ttl,
+    std::vector<bool> replace_many(const KeyedValues& entries, Duration ttl,
                                    PutOptions options) override {
         return cache_.replace_many(entries, ttl, options);
     }
