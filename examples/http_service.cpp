@@ -28,6 +28,7 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <memory>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -65,8 +66,9 @@ psycache::PoolOptions pool_options() {
 
 psycache::CacheOptions cache_options() {
     psycache::CacheOptions options;
-    // Without PostgreSQL the service is slow, but it is there: every look-up is a miss. And it
-    // waits half a second for the cache at most, which is what a hit would save.
+    // Without PostgreSQL the service is slow, but it is there: each answer is worked out, once for
+    // all clients that wait for it. And it waits half a second for the cache at most, which is what
+    // a hit would save.
     options.on_outage = psycache::OnOutage::miss;
     options.timeout = slowness;
     return options;
@@ -179,22 +181,27 @@ class Service {
         co_return response;
     }
 
-    // The pattern of every cache: look; on a miss, do the work and keep the result.
+    // However many clients ask the same, of however many processes like this one: the work is done
+    // once. For a minute after its five an old answer is given, while a new one is worked out.
     asio::awaitable<json::object> cached_answer(std::string question, bool& hit) {
-        const std::string key = "http_service:answer:" + question;
-        auto cached = co_await cache_.get_raw(key, "answer");  // "answer": for metrics and traces
-        hit = cached.has_value();
-        if (hit) {
-            co_return std::move(*cached);
-        }
-        json::object value = co_await think(std::move(question));
-        co_await cache_.put_raw(key, value, 5min, "answer");
+        psycache::CreateOptions options(5min);
+        options.stale_for = 1min;
+        options.span_name = "answer";  // for metrics and traces
+        // A loader may go on after this call has its answer: it holds nothing of the call's own.
+        const auto worked = std::make_shared<bool>(false);
+        auto loader = [question, worked] {
+            *worked = true;
+            return think(question);
+        };
+        json::object value = co_await cache_.get_or_create<json::object>(
+            "http_service:answer:" + question, options, loader);
+        hit = !*worked;
         co_return value;
     }
 
     // Stands for a call of another service, a report, a rendering.
-    asio::awaitable<json::object> think(std::string question) {
-        asio::steady_timer timer(context_, slowness);
+    static asio::awaitable<json::object> think(std::string question) {
+        asio::steady_timer timer(co_await asio::this_coro::executor, slowness);
         co_await timer.async_wait(use_awaitable);
         json::object value = {{"question", question}, {"answer", 42}};
         co_return value;

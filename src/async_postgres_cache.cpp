@@ -6,6 +6,7 @@
 
 #include "cache/cache_core.hpp"
 #include "cache/cleanup_task.hpp"
+#include "cache/creation.hpp"
 #include "cache/groups.hpp"
 #include "cache/maintenance.hpp"
 #include "cache/perform.hpp"
@@ -224,6 +225,13 @@ asio::awaitable<std::vector<std::optional<EntryFacts>>> AsyncPostgresCache::get_
 asio::awaitable<std::vector<std::int64_t>> AsyncPostgresCache::increment_many(
     std::vector<std::pair<std::string, std::int64_t>> counters, Duration ttl, CallOptions options) {
     return perform(core_, IncrementMany(std::move(counters), ttl), std::move(options));
+}
+
+asio::awaitable<bool> AsyncPostgresCache::create_into(std::string key, CreateOptions options,
+                                                      AsyncLoader loader, ValueReader reader,
+                                                      bool must_have) {
+    return get_or_create_value(core_, std::move(key), std::move(options), std::move(loader), reader,
+                               must_have);
 }
 
 asio::awaitable<std::uint64_t> AsyncPostgresCache::remove_prefix(std::string prefix,

@@ -1,3 +1,4 @@
+#include <psycache/create.hpp>
 #include <psycache/options.hpp>
 #include <psycache/table.hpp>
 #include <utility>
@@ -23,6 +24,14 @@ CallOptions::CallOptions(CallOptions&&) noexcept = default;
 CallOptions& CallOptions::operator=(const CallOptions&) = default;
 CallOptions& CallOptions::operator=(CallOptions&&) noexcept = default;
 CallOptions::~CallOptions() = default;
+
+CreateOptions::CreateOptions() = default;
+CreateOptions::CreateOptions(Duration how_long_fresh) : ttl(how_long_fresh) {}
+CreateOptions::CreateOptions(const CreateOptions&) = default;
+CreateOptions::CreateOptions(CreateOptions&&) noexcept = default;
+CreateOptions& CreateOptions::operator=(const CreateOptions&) = default;
+CreateOptions& CreateOptions::operator=(CreateOptions&&) noexcept = default;
+CreateOptions::~CreateOptions() = default;
 
 PutOptions::PutOptions() = default;
 PutOptions::PutOptions(CallOptions of_the_call) : CallOptions(std::move(of_the_call)) {}

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "blocking/blocking_core.hpp"
+#include "blocking/creation.hpp"
 #include "cache/groups.hpp"
 #include "cache/maintenance.hpp"
 #include "core/observers.hpp"
@@ -197,6 +198,12 @@ std::vector<std::int64_t> PostgresCache::increment_many(
     const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl,
     const CallOptions& options) {
     return core_->perform(IncrementMany(counters, ttl), options);
+}
+
+bool PostgresCache::create_into(std::string_view key, const CreateOptions& options, Loader loader,
+                                ValueReader reader, bool must_have) {
+    return get_or_create_value(*core_, std::string(key), options, std::move(loader), reader,
+                               must_have);
 }
 
 std::uint64_t PostgresCache::remove_prefix(std::string_view prefix, const CallOptions& options) {

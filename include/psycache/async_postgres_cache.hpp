@@ -16,6 +16,7 @@
 #include <psycache/cache_pool.hpp>
 #include <psycache/cleanup_service.hpp>
 #include <psycache/connection_pool.hpp>
+#include <psycache/create.hpp>
 #include <psycache/duration.hpp>
 #include <psycache/entry.hpp>
 #include <psycache/export.hpp>
@@ -46,6 +47,13 @@ struct CacheStatistics {
     std::uint64_t cancelled = 0;       ///< of them, those that their callers cancelled
     std::uint64_t outage_misses = 0;   ///< keys answered "miss" by `OnOutage::miss`
     std::uint64_t dropped_writes = 0;  ///< writes dropped by `OnOutage::miss`
+    std::uint64_t loads = 0;           ///< loaders that get_or_create has called
+    std::uint64_t load_joins = 0;      ///< callers that waited for the loader of another one
+    std::uint64_t load_waits = 0;      ///< loads that waited for another process
+    std::uint64_t load_failures = 0;   ///< loaders that have thrown
+    std::uint64_t late_loads = 0;      ///< loaded values that were not stored, since the entry had
+                                       ///< been changed or removed meanwhile
+    std::uint64_t stale_hits = 0;      ///< of the hits, those that were stale
     std::uint64_t statements = 0;      ///< statements sent for calls on keys
     std::uint64_t retries = 0;         ///< statements sent once more after a failure
     std::uint64_t cleanup_failures = 0;  ///< runs of a cleanup loop that failed
@@ -694,6 +702,66 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
         std::vector<std::pair<std::string, std::int64_t>> counters, Duration ttl,
         CallOptions options = {});
 
+    /// Looks up the value of a key, and has it loaded where there is none.
+    ///
+    /// However many callers want a missing value, in any number of processes, one loader runs for
+    /// it (CreateOptions::scope): the others wait for its result, without a connection, a lock or a
+    /// thread. What is loaded is not stored where the entry was put, removed or cleared in the
+    /// meantime, by whomever: its callers get it, and the next one has it loaded anew.
+    ///
+    /// | the entry                     | the caller gets                | a loader                |
+    /// |-------------------------------|--------------------------------|-------------------------|
+    /// | fresh                         | its value                      | none, or early by chance|
+    /// | stale                         | its value, at once             | one, in the background  |
+    /// | stale, the loader has failed  | its value; the exception without `stale_on_error` | none
+    /// for `retry_after_error`, then as stale | | absent or expired             | what is loaded |
+    /// one; the caller waits   | | absent, the loader has failed | the exception                  |
+    /// none for `retry_after_error`, then as absent | | absent, another process loads | what that
+    /// stores               | none, unless `load_lease` ends first | | out of reach
+    /// (OnOutage::miss) | what is loaded                 | one in this process     |
+    ///
+    /// Freshness is computed from what is left of the entry's time to live, by the server's clock:
+    /// an entry that was stored by put(), or with other options, is stale for the last `stale_for`
+    /// of it.
+    ///
+    /// @tparam T what is stored, as in get() and put(); or an optional of that: then a loader may
+    ///           return nothing, which is every waiting caller's answer and is not stored.
+    /// @param key       as in put_raw.
+    /// @param options   see CreateOptions.
+    /// @param loader    `asio::awaitable<T>()`, called once for each load. It runs on a strand of
+    /// the
+    ///                  executor of the caller that starts it, and may go on, or begin, after that
+    ///                  caller has its answer: it must own what it uses. It may use the cache, but
+    ///                  not wait for its own key.
+    /// @returns the value. Callers of one load get equal values, each of its own.
+    /// @par Errors
+    /// What the loader throws, to every caller of its load. Errc::unreadable_value as get();
+    /// Errc::invalid_key, Errc::invalid_tag before anything is sent; Errc::invalid_value where what
+    /// was loaded cannot be stored; Errc::timed_out at CreateOptions::timeout; those of every call
+    /// from its look-up and from claiming the load. A value that was loaded and could not be stored
+    /// is answered; `CacheStatistics::errors` counts it.
+    /// @par Cancellation
+    /// All types: the caller leaves at once. When the last one that waits for a load has left, its
+    /// loader is cancelled (`terminal`), and not before; one in the background is not.
+    /// @par Object lifetimes
+    /// If the context of a loader is destroyed, callers on other contexts start another load.
+    /// @par Database effects
+    /// A hit is one SELECT, possibly shared with other calls of this kind. A load claims its lease
+    /// (an upsert), and stores its value (an UPDATE) or gives the lease back (a DELETE). The lease
+    /// is a *stub* in the place of the entry: a row that has expired for every reader, that names
+    /// its owner, and that any cleanup may delete (another process may load then, too). For a live
+    /// entry it is a row under a key of its own. A process that waits for another one looks every 5
+    /// to 100 ms, once for all of its callers.
+    template <class T, class Loader>
+    asio::awaitable<T> get_or_create(std::string key, CreateOptions options, Loader loader) {
+        return detail::read_created<T>(
+            [self = *this, key = std::move(key), options = std::move(options),
+             load = detail::async_loader<T>(std::move(loader))](auto reader) mutable {
+                return self.create_into(std::move(key), std::move(options), std::move(load), reader,
+                                        detail::Created<T>::must_have);
+            });
+    }
+
     /// Deletes all entries whose keys begin with a prefix, live and expired.
     ///
     /// Every entry that was put before the call is gone when it returns. One that is put meanwhile
@@ -889,6 +957,10 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
                                                   detail::ValueReader reader, CallOptions options);
     asio::awaitable<std::vector<std::optional<detail::EntryFacts>>> get_entry_many_into(
         std::vector<std::string> keys, detail::ValueReader reader, CallOptions options);
+
+    asio::awaitable<bool> create_into(std::string key, CreateOptions options,
+                                      detail::AsyncLoader loader, detail::ValueReader reader,
+                                      bool must_have);
 
     std::shared_ptr<detail::CacheCore> core_;
 };

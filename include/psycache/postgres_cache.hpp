@@ -222,6 +222,18 @@ class PSYCACHE_EXPORT PostgresCache {
     std::vector<std::int64_t> increment_many(
         const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl,
         const CallOptions& options = {});
+    /// @see AsyncPostgresCache::get_or_create. The loader is `T()`. That of a missing value runs in
+    /// the calling thread, and nobody cancels it: callers that join it wait, until
+    /// CreateOptions::timeout. That of a stale value, or of one that is loaded anew early, runs in
+    /// a thread of its own, eight at most; the destructor waits for them. A loader that wants the
+    /// value of its own key in the same thread gets Errc::reentrant_call.
+    template <class T, class Loader>
+    T get_or_create(std::string_view key, const CreateOptions& options, Loader loader) {
+        std::optional<typename detail::Created<T>::Value> value;
+        const bool there = create_into(key, options, detail::blocking_loader<T>(std::move(loader)),
+                                       detail::reader_of(value), detail::Created<T>::must_have);
+        return detail::created<T>(std::move(value), there);
+    }
     /// @see AsyncPostgresCache::remove_prefix.
     std::uint64_t remove_prefix(std::string_view prefix, const CallOptions& options = {});
     /// @see AsyncPostgresCache::remove_tag.
@@ -300,6 +312,9 @@ class PSYCACHE_EXPORT PostgresCache {
     std::vector<std::optional<detail::EntryFacts>> get_entry_many_into(
         const std::vector<std::string>& keys, detail::ValueReader reader,
         const CallOptions& options);
+
+    bool create_into(std::string_view key, const CreateOptions& options, detail::Loader loader,
+                     detail::ValueReader reader, bool must_have);
 
     std::shared_ptr<detail::BlockingCore> core_;
 };

@@ -8,6 +8,7 @@
 #include <psycache/cache_pool.hpp>
 #include <psycache/cleanup_service.hpp>
 #include <psycache/connection_pool.hpp>
+#include <psycache/create.hpp>
 #include <psycache/duration.hpp>
 #include <psycache/entry.hpp>
 #include <psycache/error.hpp>

@@ -12,6 +12,7 @@
 #include "blocking/cleanup_thread.hpp"
 #include "blocking/loop.hpp"
 #include "blocking/pool_source.hpp"
+#include "blocking/renewal_threads.hpp"
 #include "cache/perform.hpp"
 #include "pg/fork.hpp"
 
@@ -58,6 +59,9 @@ class BlockingCore {
     /// @param interval checked already.
     std::shared_ptr<CleanupThread> start_cleanup(Duration interval) const;
 
+    const CacheCore::Self& cache() const noexcept { return core_; }
+    RenewalThreads& renewals() noexcept { return renewals_; }
+
     CacheStatistics statistics() const { return core_->statistics(); }
     /// What callers that are gone have left behind is looked after first.
     std::optional<PoolStatistics> pool_statistics();
@@ -88,6 +92,7 @@ class BlockingCore {
     std::atomic<std::size_t> callers_{0};
     Loop loop_;
     const CacheCore::Self core_;
+    RenewalThreads renewals_;  // last, since its threads use all of the rest
 };
 
 }  // namespace psycache::detail

@@ -116,6 +116,12 @@ CacheStatistics CacheCore::statistics() const {
     now.cancelled = counts->cancelled;
     now.outage_misses = counts->outage_misses;
     now.dropped_writes = counts->dropped_writes;
+    now.loads = counts->loads;
+    now.load_joins = counts->load_joins;
+    now.load_waits = counts->load_waits;
+    now.load_failures = counts->load_failures;
+    now.late_loads = counts->late_loads;
+    now.stale_hits = counts->stale_hits;
     now.cleanup_failures = counts->cleanup_failures;
     now.statements = counts->statements;
     now.retries = counts->retries;

@@ -11,6 +11,7 @@
 #include "cache/breaker.hpp"
 #include "core/counts.hpp"
 #include "core/observers.hpp"
+#include "loading/loads.hpp"
 #include "operations/operations.hpp"
 
 namespace psycache::detail {
@@ -84,6 +85,7 @@ class CacheCore {
     const std::shared_ptr<const Operations> operations_owner;
     const Operations& operations;
     const std::shared_ptr<Batcher> batcher;
+    const std::shared_ptr<Loads> loads = std::make_shared<Loads>();
     const Duration timeout;
     const Duration maintenance_timeout;
     const bool pool_blocks;

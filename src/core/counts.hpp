@@ -19,6 +19,12 @@ struct Counts {
     Count cancelled{0};
     Count outage_misses{0};
     Count dropped_writes{0};
+    Count loads{0};
+    Count load_joins{0};
+    Count load_waits{0};
+    Count load_failures{0};
+    Count late_loads{0};
+    Count stale_hits{0};
     Count statements{0};
     Count retries{0};
     Count cleanup_failures{0};

@@ -35,6 +35,15 @@ void check_positive_finite(const std::string& name, Duration duration) {
     }
 }
 
+void check_not_negative_finite(const std::string& name, Duration duration) {
+    if (duration < Duration::zero()) {
+        throw std::invalid_argument(name + " must not be negative");
+    }
+    if (duration > longest_timeout) {
+        throw std::invalid_argument(name + " must be finite (100 years at most)");
+    }
+}
+
 void check_schema(const std::optional<std::string>& schema) {
     if (!schema) {
         return;

@@ -18,5 +18,6 @@ void check_stop_timeout(const std::optional<Duration>& timeout);
 
 /// @param name how the message calls the duration.
 void check_positive_finite(const std::string& name, Duration duration);
+void check_not_negative_finite(const std::string& name, Duration duration);
 
 }  // namespace psycache::detail

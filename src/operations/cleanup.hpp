@@ -4,6 +4,7 @@
 
 #include "core/counts.hpp"
 #include "core/observers.hpp"
+#include "operations/load_lease.hpp"
 #include "operations/table.hpp"
 
 namespace psycache::detail {
@@ -18,16 +19,14 @@ struct Cleanup {
     // too.
     explicit Cleanup(const Table& table)
         : by_place(concat({"WITH gone AS (DELETE FROM ", table.name,
-                           " WHERE ctid = ANY(ARRAY(SELECT ctid FROM ", table.name,
-                           " WHERE expires_at < statement_timestamp() LIMIT ",
-                           std::to_string(batch_size),
+                           " WHERE ctid = ANY(ARRAY(SELECT ctid FROM ", table.name, " WHERE ",
+                           expired(table), " LIMIT ", std::to_string(batch_size),
                            " FOR UPDATE SKIP LOCKED)) AND expires_at < statement_timestamp()"
                            " RETURNING 1) SELECT count(*), (",
                            may_clean(table.tags), ")::int::bigint FROM gone"}),
                    {}),
-          by_key(concat({"WITH doomed AS (SELECT key FROM ", table.name,
-                         " WHERE expires_at < statement_timestamp() LIMIT ",
-                         std::to_string(batch_size), ") DELETE FROM ", table.name,
+          by_key(concat({"WITH doomed AS (SELECT key FROM ", table.name, " WHERE ", expired(table),
+                         " LIMIT ", std::to_string(batch_size), ") DELETE FROM ", table.name,
                          " AS t USING doomed WHERE t.key = doomed.key"
                          " AND t.expires_at < statement_timestamp()"}),
                  {}),
@@ -62,6 +61,12 @@ struct Cleanup {
     mutable std::atomic<bool> keys_only{false};  ///< whether it was found that they have no place
 
   private:
+    /// @returns in SQL, whether a row has expired. A stub is spared while its lease runs, so that
+    /// what is being loaded can be stored.
+    static std::string expired(const Table& table) {
+        return concat(
+            {"expires_at < statement_timestamp() AND NOT ", LoadLease::leased(table.name)});
+    }
     /// @returns in SQL, whether a table is there and the role may clean it; no error if not.
     static std::string may_clean(std::string_view tags) {
         const std::string table = concat({"to_regclass(", quoted_literal(tags), ")"});

@@ -8,6 +8,8 @@
 #include "operations/get_and_touch.hpp"
 #include "operations/get_entry.hpp"
 #include "operations/increment.hpp"
+#include "operations/load_lease.hpp"
+#include "operations/look_up.hpp"
 #include "operations/merge.hpp"
 #include "operations/put.hpp"
 #include "operations/put_if_absent.hpp"
@@ -47,6 +49,13 @@ struct Operations {
     const GetEntry expires_in{table, "expires_in", false};
     const Increment increment{table};
     const Merge merge{table};
+    const LookUp look_up{table};
+    const ClaimLoad claim_load{table};
+    const ClaimLoadTagged claim_load_tagged{table};
+    const PublishLoad publish_load{table, false};
+    const PublishLoad publish_load_tagged{table, true};
+    const ReleaseLoad release_load{table};
+    const DeferLoad defer_load{table};
     const RemovePrefix remove_prefix{table};
     const RemoveTag remove_tag{table};
     const Clear clear{table};

@@ -40,13 +40,15 @@ using PutTaggedCall = WithTags<PutCall>;
 using ConditionalPutTaggedCall = WithTags<ConditionalPutCall>;
 
 /// @returns in SQL, what stores the tags of the entries that the common table expression `entries`
-/// has stored (key, expires_at, and size if sizes are wanted), and tells of these. The parameters
-/// $4 and $5 are tags and their keys.
-inline std::string store_tags(const Table& table, std::string_view told) {
+/// has stored (key, expires_at, and size if sizes are wanted), and tells of these. @param tags and
+/// @param keys name the parameters that are tags and their keys.
+inline std::string store_tags(const Table& table, std::string_view told,
+                              std::string_view tags = "$4", std::string_view keys = "$5") {
     return concat({", tagged AS (INSERT INTO ", table.tags,
                    " (tag, key, expires_at) SELECT t.tag, e.key, ",
-                   Table::look_after("e.expires_at"),
-                   " FROM entries AS e JOIN unnest($4::text[], $5::text[]) AS t(tag, key)"
+                   Table::look_after("e.expires_at"), " FROM entries AS e JOIN unnest(", tags,
+                   "::text[], ", keys,
+                   "::text[]) AS t(tag, key)"
                    " ON t.key = e.key ORDER BY e.key COLLATE \"C\", t.tag COLLATE \"C\""
                    " ON CONFLICT (tag, key) DO UPDATE SET expires_at = excluded.expires_at)"
                    " SELECT ",

@@ -15,6 +15,8 @@ enum class Oid : unsigned {
     text = 25,
     text_array = 1009,
     int8_array = 1016,
+    timestamptz = 1184,
+    timestamptz_array = 1185,
     jsonb = 3802,
     jsonb_array = 3807,
 };
@@ -25,7 +27,7 @@ inline constexpr char jsonb_version = '\x01';
 /// The parameters of one statement, all in binary format: text format ends at a NUL.
 class Parameters {
   public:
-    static constexpr std::size_t capacity = 6;
+    static constexpr std::size_t capacity = 8;
 
     /// Bytes that stay where they are until the statement is sent: text, or JSONB with its version.
     void borrow(std::string_view bytes) { put(bytes.data(), bytes.size()); }
@@ -58,6 +60,7 @@ class ArrayBuilder {
     /// @param element the type of the elements, @p count how many there will be.
     ArrayBuilder(Oid element, std::size_t count);
     void add(std::string_view bytes);
+    /// Also a moment, as the server has sent it: microseconds since 2000.
     void add_int8(std::int64_t value);
     void add_null();
     std::string take() { return std::move(bytes_); }
