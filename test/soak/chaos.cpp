@@ -9,6 +9,8 @@
 
 #include <psycache/error.hpp>
 
+#include "soak/values.hpp"
+
 namespace psycache::soak {
 
 namespace {
@@ -43,9 +45,11 @@ const Chaos::Fault Chaos::faults[] = {
     {"lock rows", &Chaos::lock_rows},
     {"lock rows", &Chaos::lock_rows},
     {"lock the table", &Chaos::lock_table},
+    {"lock the tags", &Chaos::lock_tags},
     {"drop the table", &Chaos::drop_table},
     {"revoke", &Chaos::revoke},
     {"flush", &Chaos::flush},
+    {"clear", &Chaos::clear},
     {"flood", &Chaos::flood},
     {"network away", &Chaos::network_away},
     {"network resets", &Chaos::network_resets},
@@ -242,37 +246,84 @@ void Chaos::hold(const std::string& statements) {
 void Chaos::lock_rows() {
     // A few at a time: waiting for many would meet the writers' own locks in another order.
     hold("SET LOCAL lock_timeout = '5s'; SELECT FROM " + std::string(Site::table) +
-         " ORDER BY key LIMIT 20 FOR UPDATE SKIP LOCKED");
+         " ORDER BY key" + (random(2) == 0 ? "" : " DESC") + " LIMIT 20 FOR UPDATE SKIP LOCKED");
 }
 
 void Chaos::lock_table() {
     hold("LOCK TABLE " + std::string(Site::table));
 }
 
+void Chaos::lock_tags() {
+    hold("LOCK TABLE " + std::string(Site::tags));
+}
+
 void Chaos::drop_table() {
     const During missing(circumstances_.missing);
     const During emptied(circumstances_.emptied);
-    site_.admin().exec("DROP TABLE " + std::string(Site::table));
+    auto admin = site_.admin();
+    const auto dropped = [&] {
+        try {
+            admin.exec("DROP TABLE " + std::string(Site::tables));
+        } catch (const test::SqlError& error) {
+            // Callers lock the tables in another order.
+            if (error.sqlstate() != "40P01") {
+                throw;
+            }
+            return false;
+        }
+        return true;
+    };
+    if (!test::eventually(dropped)) {
+        throw std::runtime_error("deadlocks");
+    }
     wait(0, 500);
-    site_.make_table();
+    site_.make_tables();
 }
 
 void Chaos::revoke() {
     const During denied(circumstances_.denied);
-    const std::string what = " ALL ON " + std::string(Site::table);
+    const std::string what = " ALL ON " + std::string(Site::tables);
     site_.admin().exec("REVOKE" + what + " FROM " + Site::role);
     wait(100, 1000);
     site_.admin().exec("GRANT" + what + " TO " + Site::role);
 }
 
-void Chaos::flush() {
+template <class Empty>
+void Chaos::empty(const char* name, Empty how) {
     const During emptied(circumstances_.emptied);
+    const auto begun = Clock::now();
+    const std::string witness = "witness";
+    auto& cache = stage_.blocking().cache;
+    std::string ending = "ok";
     try {
-        stage_.blocking().cache.flush();
-    } catch (const Error&) {
+        cache.put_raw(witness, make_value(witness, 1, 100), 1h);
+        how(cache);
+        if (cache.get_raw(witness)) {
+            report_.violations.report(std::string(name) + " has left an entry");
+        }
+    } catch (const Error& error) {
+        ending = error.code().message();
         // It may still be under way: its connection must not outlive this fault.
+        auto admin = site_.admin();
+        const auto pids = admin.value("SELECT coalesce(array_agg(pid), '{}')" + backends);
         terminate_backends();
+        const auto gone = [&] {
+            return admin.number("SELECT count(*)" + backends + " AND pid = ANY('" + pids + "')") ==
+                   0;
+        };
+        if (!test::eventually(gone)) {
+            throw std::runtime_error("its connection does not end");
+        }
     }
+    report_.calls.count(name, ending, Clock::now() - begun);
+}
+
+void Chaos::flush() {
+    empty("flush", [](PostgresCache& cache) { cache.flush(); });
+}
+
+void Chaos::clear() {
+    empty("clear", [](PostgresCache& cache) { cache.clear(); });
 }
 
 void Chaos::flood() {

@@ -52,7 +52,9 @@ class Chaos {
     void lock_table();
     void drop_table();
     void revoke();
+    void lock_tags();
     void flush();
+    void clear();
     void flood();
     void network_away();
     void network_resets();
@@ -67,6 +69,9 @@ class Chaos {
     pid_t some_backend();
     void terminate_backends();
     void hold(const std::string& statements);
+    /// Lets the table be emptied. @param how gets the cache that is to do it.
+    template <class Empty>
+    void empty(const char* name, Empty how);
     /// Whether it comes to hold in time, or in a longer time where the machine has too much to do.
     template <class Condition>
     bool in_time(const Condition& condition, test::Milliseconds time) const {

@@ -18,12 +18,32 @@ bool finite(Duration ttl) {
     return ttl != no_expiry;
 }
 
+/// When an entry expires that got its ttl then.
+Time expiry(Time then, Duration ttl) {
+    return finite(ttl) ? then + ttl : Time::max();
+}
+
+bool surely_past(Time expiry, Time now) {
+    return expiry != Time::max() && expiry + clock_tolerance < now;
+}
+
+bool perhaps_past(Time expiry, Time now) {
+    return expiry <= now + clock_tolerance;
+}
+
+const char* name_of(Effect effect) {
+    static constexpr const char* names[] = {"put", "touch", "merge", "remove"};
+    return names[static_cast<int>(effect)];
+}
+
 const char* name_of(Ending ending) {
     switch (ending) {
         case Ending::pending:
             return "not ended";
         case Ending::acknowledged:
             return "acknowledged";
+        case Ending::settled:
+            return "settled";
         case Ending::undefined:
             return "undefined";
         case Ending::without_effect:
@@ -45,67 +65,163 @@ KeyModel::KeyModel(std::string key, const Circumstances& circumstances)
     writes_.clear();
 }
 
-std::uint64_t KeyModel::begin_put(Duration ttl) {
-    begin(false, ttl);
-    return issued_;
+std::uint64_t KeyModel::begin_put(Duration ttl, std::size_t size, bool tagged) {
+    return begin(Effect::put, ttl, size, tagged);
+}
+
+void KeyModel::begin_touch(Duration ttl) {
+    begin(Effect::touch, ttl);
+}
+
+std::uint64_t KeyModel::begin_merge() {
+    return begin(Effect::merge, no_expiry);
 }
 
 void KeyModel::begin_remove() {
-    begin(true, no_expiry);
+    begin(Effect::remove, no_expiry);
 }
 
-void KeyModel::begin(bool remove, Duration ttl) {
+/// Whether the state of the entry cannot be told without a write that has ended.
+bool KeyModel::matters(const Write& write) const {
+    return write.ending == Ending::undefined || write.version == last_.floor ||
+           write.version == last_.setter ||
+           (write.ending == Ending::settled && write.version > last_.setter);
+}
+
+std::uint64_t KeyModel::begin(Effect effect, Duration ttl, std::size_t size, bool tagged) {
     const std::lock_guard lock(mutex_);
     if (writes_.size() >= most_writes) {
-        const auto oldest = std::find_if(writes_.begin(), writes_.end(), [this](const Write& w) {
-            return w.ending != Ending::undefined && w.version != floor_;
-        });
-        writes_.erase(oldest);
+        const auto oldest = std::find_if(writes_.begin(), writes_.end(),
+                                         [this](const Write& write) { return !matters(write); });
+        if (oldest != writes_.end()) {
+            forgotten_ = std::max(forgotten_, oldest->ended);
+            writes_.erase(oldest);
+        }
     }
-    writes_.push_back(Write{++issued_, remove, ttl, Clock::now(), Time::max(), Ending::pending});
+    ever_tagged_ = ever_tagged_ || tagged;
+    writes_.push_back(
+        Write{++issued_, effect, Ending::pending, ttl, size, tagged, Clock::now(), Time::max()});
+    return issued_;
 }
 
 void KeyModel::end_write(Ending ending) {
     const std::lock_guard lock(mutex_);
     Write& write = writes_.back();
+    if (ending == Ending::acknowledged) {
+        if (write.effect == Effect::merge) {
+            last_.merged = write.version;
+        } else {
+            // A cleanup takes the tags of what is gone, also if it is there again afterwards.
+            tagged_ = write.effect != Effect::remove &&
+                      (write.tagged || (tagged_ && found_now(Sought::any) == Existed::yes));
+            last_.setter = write.version;
+            last_.setter_issued = write.issued;
+        }
+        if (write.effect == Effect::put || write.effect == Effect::remove) {
+            last_.floor = write.version;
+            last_.merged = 0;
+        }
+    }
     write.ended = Clock::now();
     write.ending = ending;
-    if (ending == Ending::acknowledged) {
-        floor_ = write.version;
-        floor_issued_ = write.issued;
-    }
 }
 
-Existed KeyModel::existed() const {
+Existed KeyModel::found(Sought sought) const {
     const std::lock_guard lock(mutex_);
+    return found_now(sought);
+}
+
+Existed KeyModel::found_now(Sought sought) const {
     const auto now = Clock::now();
     Existed before = Existed::no;
+    const Write* setter = nullptr;
     for (const Write& write : writes_) {
+        if (write.effect == Effect::merge) {
+            continue;
+        }
         if (write.ending == Ending::undefined) {
             return Existed::either;
         }
-        if (write.ending != Ending::acknowledged) {
-            continue;
+        if (write.ending == Ending::settled && before == Existed::yes) {
+            before = Existed::either;
         }
-        // A cleanup deletes what has expired.
-        const bool gone = finite(write.ttl) && write.issued + write.ttl <= now + clock_tolerance;
-        before = write.remove ? Existed::no : gone ? Existed::either : Existed::yes;
+        if (write.ending == Ending::acknowledged) {
+            before = write.effect == Effect::remove ? Existed::no : Existed::yes;
+            setter = &write;
+        }
     }
-    if (before == Existed::yes && circumstances_.emptied.touch(floor_issued_, now)) {
-        return Existed::either;
+    if (before == Existed::no) {
+        return before;
     }
-    return before;
+    if (sought == Sought::live &&
+        surely_past(expiry(setter->ended, setter->ttl), writes_.back().issued)) {
+        return Existed::no;
+    }
+    // A cleanup deletes what has expired.
+    const bool perhaps_gone = perhaps_past(expiry(setter->issued, setter->ttl), now) ||
+                              circumstances_.emptied.touch(setter->issued, now);
+    return perhaps_gone ? Existed::either : before;
+}
+
+Existed KeyModel::tagged() const {
+    const std::lock_guard lock(mutex_);
+    if (!ever_tagged_) {
+        return Existed::no;
+    }
+    return tagged_ && found_now(Sought::any) == Existed::yes ? Existed::yes : Existed::either;
+}
+
+std::optional<Held> KeyModel::held() const {
+    const std::lock_guard lock(mutex_);
+    const Write* put = find(last_.floor);
+    if (put == nullptr || put->effect != Effect::put) {
+        return std::nullopt;
+    }
+    const bool certain = std::none_of(writes_.begin(), writes_.end(), [](const Write& write) {
+        return write.ending == Ending::undefined;
+    });
+    return Held{put->version, put->size, last_.merged, certain};
 }
 
 Reading KeyModel::begin_read() const {
     const std::lock_guard lock(mutex_);
-    return Reading{Clock::now(), floor_, floor_issued_};
+    Reading reading = last_;
+    reading.begun = Clock::now();
+    return reading;
 }
 
 std::string KeyModel::wrong(const Reading& reading, const std::optional<Stored>& answer) const {
     const auto now = Clock::now();
     const std::lock_guard lock(mutex_);
-    return answer ? wrong_hit(reading, *answer) : wrong_miss(reading, now);
+    return answer ? wrong_hit(reading, *answer, now) : wrong_miss(reading, now);
+}
+
+std::string KeyModel::wrong_left(const Reading& reading,
+                                 const std::optional<Duration>& left) const {
+    const auto now = Clock::now();
+    const std::lock_guard lock(mutex_);
+    if (!left) {
+        return wrong_miss(reading, now);
+    }
+    if (*left <= Duration::zero()) {
+        return "an entry that has expired";
+    }
+    if (reading.begun < forgotten_) {
+        return "";
+    }
+    for (const Write& write : writes_) {
+        if (!possible(write, reading) || write.effect == Effect::merge ||
+            write.effect == Effect::remove || finite(write.ttl) != finite(*left)) {
+            continue;
+        }
+        const Time last = write.ending == Ending::undefined ? now : std::min(write.ended, now);
+        if (!finite(*left) || (write.issued + write.ttl - now <= *left + clock_tolerance &&
+                               *left <= last + write.ttl - reading.begun + clock_tolerance)) {
+            return "";
+        }
+    }
+    return "an expiry that no write has set: " +
+           (finite(*left) ? std::to_string(left->count() / 1000) + " ms are left" : "none");
 }
 
 const KeyModel::Write* KeyModel::find(std::uint64_t version) const {
@@ -114,7 +230,13 @@ const KeyModel::Write* KeyModel::find(std::uint64_t version) const {
     return write == writes_.end() ? nullptr : &*write;
 }
 
-std::string KeyModel::wrong_hit(const Reading& reading, const Stored& answer) const {
+/// Whether a write may have taken effect after those which a reader knew.
+bool KeyModel::possible(const Write& write, const Reading& reading) {
+    return write.ending == Ending::undefined ||
+           (write.version >= reading.setter && write.ending != Ending::without_effect);
+}
+
+std::string KeyModel::wrong_hit(const Reading& reading, const Stored& answer, Time answered) const {
     if (!answer.intact) {
         return "a damaged value";
     }
@@ -122,7 +244,7 @@ std::string KeyModel::wrong_hit(const Reading& reading, const Stored& answer) co
         return "another key's value: " + version_text(answer.version) + " of " + answer.key;
     }
     const Write* write = find(answer.version);
-    if (answer.version > issued_ || (write != nullptr && write->remove)) {
+    if (answer.version > issued_ || (write != nullptr && write->effect != Effect::put)) {
         return "a value that was never put: " + version_text(answer.version);
     }
     const bool undefined = write != nullptr && write->ending == Ending::undefined;
@@ -133,23 +255,68 @@ std::string KeyModel::wrong_hit(const Reading& reading, const Stored& answer) co
     if (write != nullptr && write->ending == Ending::without_effect) {
         return "the value of a put that failed without effect: " + version_text(answer.version);
     }
-    if (write != nullptr && write->ending == Ending::acknowledged && finite(write->ttl) &&
-        reading.begun > write->ended + write->ttl + clock_tolerance) {
+    if (write != nullptr && write->ending == Ending::acknowledged &&
+        surely_past(latest_end(*write, reading, answered), reading.begun)) {
         return "an expired value: " + version_text(answer.version);
+    }
+    return wrong_member(reading, answer, write);
+}
+
+/// The latest moment at which the value of a put that was acknowledged may have expired.
+Time KeyModel::latest_end(const Write& put, const Reading& reading, Time answered) const {
+    if (reading.begun < forgotten_) {
+        return Time::max();
+    }
+    Time latest = expiry(put.ended, put.ttl);
+    for (const Write& write : writes_) {
+        if (write.effect != Effect::touch || write.ending == Ending::without_effect) {
+            continue;
+        }
+        if (write.ending == Ending::undefined) {
+            return Time::max();
+        }
+        if (write.version < put.version) {
+            continue;
+        }
+        const Time later = expiry(std::min(write.ended, answered), write.ttl);
+        if (write.ended <= reading.begun) {
+            latest = later;
+        } else if (!surely_past(latest, write.issued)) {
+            latest = std::max(latest, later);
+        }
+    }
+    return latest;
+}
+
+/// What is wrong with the member that was merged into a value. @param put that of the value, if it
+/// is still known.
+std::string KeyModel::wrong_member(const Reading& reading, const Stored& answer,
+                                   const Write* put) const {
+    const Write* merge = find(answer.merged);
+    if (answer.merged > issued_ ||
+        (merge != nullptr &&
+         (merge->effect != Effect::merge || merge->ending == Ending::without_effect))) {
+        return "a member that was never merged: " + version_text(answer.merged);
+    }
+    const bool undefined = merge != nullptr && merge->ending == Ending::undefined;
+    if (answer.merged != 0 && answer.merged < answer.version && !undefined) {
+        return "a member that was merged into an older value: " + version_text(answer.merged);
+    }
+    if (put != nullptr && put->ending == Ending::acknowledged && put->version < reading.merged &&
+        answer.merged < reading.merged && !undefined) {
+        return "a value without what was merged into it: " + version_text(reading.merged);
     }
     return "";
 }
 
 std::string KeyModel::wrong_miss(const Reading& reading, Time answered) const {
-    if (reading.floor == 0 || circumstances_.emptied.touch(reading.floor_issued, answered)) {
+    if (reading.setter == 0 || reading.begun < forgotten_ ||
+        circumstances_.emptied.touch(reading.setter_issued, answered)) {
         return "";
     }
     for (const Write& write : writes_) {
-        const bool possible =
-            write.ending == Ending::undefined ||
-            (write.version >= reading.floor && write.ending != Ending::without_effect);
-        if (possible && (write.remove || (finite(write.ttl) && write.issued + write.ttl <=
-                                                                   answered + clock_tolerance))) {
+        if (possible(write, reading) && (write.effect == Effect::remove ||
+                                         perhaps_past(expiry(write.issued, write.ttl), answered))) {
             return "";
         }
     }
@@ -161,7 +328,8 @@ bool KeyModel::blurred() const {
     std::size_t undefined = 0;
     for (const Write& write : writes_) {
         if (write.ending == Ending::undefined) {
-            if (write.remove || finite(write.ttl)) {
+            if (write.effect == Effect::remove || write.effect == Effect::touch ||
+                finite(write.ttl)) {
                 return true;
             }
             ++undefined;
@@ -176,41 +344,72 @@ std::string KeyModel::history() const {
     std::string text = "  key " + key_ + ", seconds before now:\n";
     char line[160];
     for (const Write& write : writes_) {
-        const std::string ttl = !finite(write.ttl)
-                                    ? std::string("for ever")
-                                    : std::to_string(write.ttl.count() / 1000) + " ms";
-        std::snprintf(
-            line, sizeof line, "    %6llu %-6s %-12s issued %9.4f  ended %9.4f  %s\n",
-            static_cast<unsigned long long>(write.version), write.remove ? "remove" : "put",
-            write.remove ? "" : ttl.c_str(), seconds(now - write.issued),
-            write.ended == Time::max() ? 0.0 : seconds(now - write.ended), name_of(write.ending));
+        const bool lives = write.effect == Effect::put || write.effect == Effect::touch;
+        const std::string ttl = !lives ? std::string()
+                                : finite(write.ttl)
+                                    ? std::to_string(write.ttl.count() / 1000) + " ms"
+                                    : std::string("for ever");
+        std::snprintf(line, sizeof line, "    %6llu %-6s %-12s issued %9.4f  ended %9.4f  %s%s\n",
+                      static_cast<unsigned long long>(write.version), name_of(write.effect),
+                      ttl.c_str(), seconds(now - write.issued),
+                      write.ended == Time::max() ? 0.0 : seconds(now - write.ended),
+                      name_of(write.ending), write.tagged ? ", tagged" : "");
         text += line;
     }
     return text;
 }
 
 Keys::Keys(std::size_t slots, const Circumstances& circumstances)
-    : circumstances_(circumstances), generations_(slots), current_(slots) {
+    : circumstances_(circumstances), slots_(slots) {
     for (std::size_t slot = 0; slot < slots; ++slot) {
-        current_[slot] = make(slot);
+        make(slot);
     }
 }
 
-std::shared_ptr<KeyModel> Keys::make(std::size_t slot) {
-    return std::make_shared<KeyModel>(
-        "key " + std::to_string(slot) + "." + std::to_string(generations_[slot]++), circumstances_);
+void Keys::make(std::size_t number) {
+    Slot& slot = slots_[number];
+    slot.current = std::make_shared<KeyModel>("key " + std::to_string(number) + "." +
+                                                  std::to_string(slot.prefix) + "." +
+                                                  std::to_string(slot.generation++),
+                                              circumstances_);
+}
+
+void Keys::forget(Slot& slot) {
+    slot.forgotten += std::erase_if(slot.older, [](const auto& key) { return key.expired(); });
 }
 
 std::shared_ptr<KeyModel> Keys::current(std::size_t slot) const {
     const std::lock_guard lock(mutex_);
-    return current_[slot];
+    return slots_[slot].current;
 }
 
-std::shared_ptr<KeyModel> Keys::renew(std::size_t slot) {
+std::shared_ptr<KeyModel> Keys::renew(std::size_t slot, bool another_prefix) {
     const std::lock_guard lock(mutex_);
-    auto fresh = make(slot);
-    current_[slot].swap(fresh);
-    return fresh;
+    Slot& renewed = slots_[slot];
+    forget(renewed);
+    auto before = renewed.current;
+    renewed.older.push_back(before);
+    renewed.prefix += another_prefix ? 1 : 0;
+    make(slot);
+    return before;
+}
+
+std::vector<std::shared_ptr<KeyModel>> Keys::known(std::size_t slot) {
+    const std::lock_guard lock(mutex_);
+    forget(slots_[slot]);
+    std::vector<std::shared_ptr<KeyModel>> all{slots_[slot].current};
+    for (const auto& older : slots_[slot].older) {
+        if (auto key = older.lock()) {
+            all.push_back(std::move(key));
+        }
+    }
+    return all;
+}
+
+std::size_t Keys::forgotten(std::size_t slot) {
+    const std::lock_guard lock(mutex_);
+    forget(slots_[slot]);
+    return slots_[slot].forgotten;
 }
 
 }  // namespace psycache::soak

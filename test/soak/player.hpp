@@ -59,27 +59,36 @@ class Player {
     Duration random_time(Duration below);
     bool chance(unsigned percent) { return random(100) < percent; }
     Kind random_kind(std::size_t among);
-    void plan_get(Call& call);
-    void plan_put(Call& call);
-    void plan_remove(Call& call);
+    void plan_keys(Call& call);
+    void plan_write(Call& call, KeyModel& key);
+    void plan_put(Call& call, KeyModel& key);
+    void plan_comparison(Call& call, const KeyModel& key);
+    void plan_increments(Call& call);
     std::shared_ptr<KeyModel> any_key();
-    Duration some_ttl();
+    Duration some_ttl(Duration usual);
     std::size_t some_size();
+    std::string tag() const;
 
     Verdict judge(const Call& call, const std::exception_ptr& error, bool cancelled);
     bool may_fail(const Call& call, const boost::system::error_code& code, bool cancelled) const;
     bool overdue(Time begun, Clock::duration more) const;
     void judge_time(const Call& call, Clock::duration took);
     void judge_values(const Call& call, bool outage);
-    void judge_removal(const Call& call);
-    void judge_condition(const Call& call);
-    void end_writes(const Call& call, Ending ending);
+    void judge_number(const Call& call);
+    void judge_each(const Call& call);
+    void judge_comparison(const Call& call);
+    Ending ending(const Call& call, std::size_t place) const;
+    void end_writes(const Call& call, Ending all, bool answered);
+    void end_increments(const Call& call, Ending all, bool answered);
     void violation(const Call& call, const std::string& what, const KeyModel* key = nullptr);
 
     Field& field_;
     Subject& subject_;
     std::mt19937 random_;
     const std::vector<std::size_t> slots_;
+    const bool tags_;  // whether it gives some entries its tag
+    unsigned tag_generation_ = 0;
+    std::vector<Counter> counters_;
     std::vector<std::shared_ptr<KeyModel>> retired_;  // keys to be removed from the table
     std::atomic<Clock::rep> busy_since_ = 0;
     std::atomic<bool> reported_ = false;

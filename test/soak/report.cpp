@@ -10,9 +10,9 @@ namespace {
 constexpr std::uint64_t most_printed = 20;
 
 void print_lines(const char* title, const char* longest, const Tally& tally) {
-    std::printf("\n%-16s %-52s %10s %14s\n", title, "", "count", longest);
+    std::printf("\n%-18s %-52s %10s %14s\n", title, "", "count", longest);
     for (const auto& [names, line] : tally.lines()) {
-        std::printf("%-16s %-52s %10llu %12.3f s\n", names.first.c_str(), names.second.c_str(),
+        std::printf("%-18s %-52s %10llu %12.3f s\n", names.first.c_str(), names.second.c_str(),
                     static_cast<unsigned long long>(line.count), seconds(line.longest));
     }
 }

@@ -26,6 +26,10 @@ const Sabotage::Act Sabotage::acts[] = {
     {"replay", &Sabotage::replay},
     {"lose", &Sabotage::lose},
     {"invent", &Sabotage::invent},
+    {"count", &Sabotage::count},
+    {"unmerge", &Sabotage::unmerge},
+    {"untag", &Sabotage::untag},
+    {"ignore-touches", &Sabotage::ignore_touches},
     {"drop", &Sabotage::drop},
     {"unplug", &Sabotage::unplug},
     {"block", &Sabotage::block},
@@ -105,6 +109,32 @@ void Sabotage::invent() {
     const auto text = json::serialize(make_value(key->key(), 1000000, 100));
     sql_.exec("UPDATE " + table + " SET value = " + test::quote_literal(text) +
               "::jsonb WHERE key = " + test::quote_literal(key->key()));
+}
+
+void Sabotage::count() {
+    sql_.exec("UPDATE " + table +
+              " SET value = to_jsonb(value::bigint * 2) WHERE key LIKE 'number %'"
+              " AND random() < 0.1");
+}
+
+void Sabotage::unmerge() {
+    sql_.exec("UPDATE " + table + " SET value = value - 'merged' WHERE value ? 'merged'");
+}
+
+void Sabotage::untag() {
+    sql_.exec("DELETE FROM " + std::string(Site::tags) + " WHERE random() < 0.5");
+}
+
+/// Lets touches change nothing, and say that they have.
+void Sabotage::ignore_touches() {
+    if (!done_) {
+        sql_.exec(
+            "CREATE OR REPLACE FUNCTION pg_temp.keep() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN NEW.expires_at := OLD.expires_at; RETURN NEW; END'; "
+            "CREATE TRIGGER keep BEFORE UPDATE ON " +
+            table + " FOR EACH ROW WHEN (OLD.value = NEW.value) EXECUTE FUNCTION pg_temp.keep()");
+        done_ = true;
+    }
 }
 
 void Sabotage::drop() {

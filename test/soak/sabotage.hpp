@@ -38,6 +38,10 @@ class Sabotage {
     void replay();
     void lose();
     void invent();
+    void count();
+    void unmerge();
+    void untag();
+    void ignore_touches();
     void drop();
     void unplug();
     void block();

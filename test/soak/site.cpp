@@ -10,7 +10,7 @@ Site::Site() : server_({"max_connections = 60", "deadlock_timeout = 200ms"}) {
     const std::string name = role;
     admin().exec("CREATE ROLE " + name + " LOGIN; CREATE SCHEMA " + schema + " AUTHORIZATION " +
                  name);
-    make_table();
+    make_tables();
 }
 
 std::string Site::dsn(const std::string& application) const {
@@ -38,8 +38,9 @@ test::Psql Site::admin() const {
     return std::move(*sql);
 }
 
-void Site::make_table() const {
+void Site::make_tables() const {
     TableOptions options;
+    options.tags = true;
     options.schema = schema;
     init_db(dsn("table"), options);
 }

@@ -27,11 +27,13 @@ class Site {
 
     /// A superuser's connection; waits until the server takes it.
     test::Psql admin() const;
-    void make_table() const;
+    void make_tables() const;
 
     static constexpr const char* role = "soaker";
     static constexpr const char* schema = "soak";
     static constexpr const char* table = "soak.psycache";
+    static constexpr const char* tags = "soak.psycache_tags";
+    static constexpr const char* tables = "soak.psycache, soak.psycache_tags";
 
   private:
     test::PrivateServer server_;

@@ -45,6 +45,7 @@ CacheOptions cache_options(std::shared_ptr<CacheInstrumentation> spans, Duration
     CacheOptions options;
     options.schema = Site::schema;
     options.timeout = timeout;
+    options.maintenance_timeout = timeout;
     options.on_outage = on_outage;
     options.max_queued_calls = 2000;
     options.instrumentations.push_back(std::move(spans));

@@ -49,18 +49,25 @@ json::object make_value(std::string_view key, std::uint64_t version, std::size_t
     return value;
 }
 
+json::object make_patch(std::uint64_t version) {
+    return {{"merged", version}};
+}
+
 Stored read_value(const json::object& value) {
     Stored stored;
     const json::value* key = value.if_contains("key");
     const json::value* version = value.if_contains("version");
     const json::value* filling = value.if_contains("filling");
     const json::value* sum = value.if_contains("sum");
+    const json::value* merged = value.if_contains("merged");
     if (key == nullptr || !key->is_string() || version == nullptr || !version->is_number() ||
-        filling == nullptr || !filling->is_string() || sum == nullptr || !sum->is_int64()) {
+        filling == nullptr || !filling->is_string() || sum == nullptr || !sum->is_int64() ||
+        (merged != nullptr && !merged->is_number())) {
         return stored;
     }
     stored.key = std::string(key->get_string());
     stored.version = version->to_number<std::uint64_t>();
+    stored.merged = merged == nullptr ? 0 : merged->to_number<std::uint64_t>();
     const json::string& text = filling->get_string();
     stored.intact = sum->get_int64() == checksum(stored.key, stored.version,
                                                  std::string_view(text.data(), text.size()));
