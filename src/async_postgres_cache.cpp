@@ -234,6 +234,13 @@ asio::awaitable<bool> AsyncPostgresCache::create_into(std::string key, CreateOpt
                                must_have);
 }
 
+asio::awaitable<std::vector<bool>> AsyncPostgresCache::create_many_into(
+    std::vector<std::string> keys, CreateOptions options, AsyncLoader loader, ValueReader reader,
+    bool must_have) {
+    return get_or_create_values(core_, std::move(keys), std::move(options), std::move(loader),
+                                reader, must_have);
+}
+
 asio::awaitable<std::uint64_t> AsyncPostgresCache::remove_prefix(std::string prefix,
                                                                  CallOptions options) {
     return detail::remove_prefix(core_, std::move(prefix), std::move(options));

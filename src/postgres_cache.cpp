@@ -200,10 +200,16 @@ std::vector<std::int64_t> PostgresCache::increment_many(
     return core_->perform(IncrementMany(counters, ttl), options);
 }
 
-bool PostgresCache::create_into(std::string_view key, const CreateOptions& options, Loader loader,
-                                ValueReader reader, bool must_have) {
-    return get_or_create_value(*core_, std::string(key), options, std::move(loader), reader,
-                               must_have);
+bool PostgresCache::create_into(std::string_view key, const CreateOptions& options,
+                                const Loader& loader, ValueReader reader, bool must_have) {
+    return get_or_create_value(*core_, std::string(key), options, loader, reader, must_have);
+}
+
+std::vector<bool> PostgresCache::create_many_into(const std::vector<std::string>& keys,
+                                                  const CreateOptions& options,
+                                                  const Loader& loader, ValueReader reader,
+                                                  bool must_have) {
+    return get_or_create_values(*core_, keys, options, loader, reader, must_have);
 }
 
 std::uint64_t PostgresCache::remove_prefix(std::string_view prefix, const CallOptions& options) {

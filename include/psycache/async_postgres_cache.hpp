@@ -762,6 +762,40 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
             });
     }
 
+    /// Looks up the values of many keys, and has those loaded that are missing.
+    ///
+    /// Each key is treated as get_or_create() does. The loader is called once with all missing keys
+    /// that this call is to load; those that other callers, or other processes, load already are
+    /// waited for. It is called once more for what these then have not stored. Stale values are
+    /// answered, and loaded anew in the background, by one call of it, too.
+    ///
+    /// @param keys      any number, repeated ones allowed; each as in put_raw.
+    /// @param options   see CreateOptions.
+    /// @param loader    `asio::awaitable<std::vector<T>>(std::vector<std::string> missing)`;
+    /// returns
+    ///                  one value for each key, in their order, or the call fails with
+    ///                  `std::length_error`. Else as in get_or_create().
+    /// @returns what get_or_create() would return for each key, in the order of @p keys.
+    /// @par Errors
+    /// Those of get_or_create(); an error of one key is that of the whole call, and `what()` tells
+    /// the place of a key that is refused. What was loaded for the others is stored.
+    /// @par Cancellation
+    /// As get_or_create(); a loader is cancelled when nobody waits for any of its keys.
+    /// @par Database effects
+    /// As get_or_create(), for up to 128 keys in one statement.
+    template <class T, class Loader>
+    asio::awaitable<std::vector<T>> get_or_create_many(std::vector<std::string> keys,
+                                                       CreateOptions options, Loader loader) {
+        const std::size_t count = keys.size();
+        return detail::read_created_many<T>(
+            count,
+            [self = *this, keys = std::move(keys), options = std::move(options),
+             load = detail::async_loader_of_many<T>(std::move(loader))](auto reader) mutable {
+                return self.create_many_into(std::move(keys), std::move(options), std::move(load),
+                                             reader, detail::Created<T>::must_have);
+            });
+    }
+
     /// Deletes all entries whose keys begin with a prefix, live and expired.
     ///
     /// Every entry that was put before the call is gone when it returns. One that is put meanwhile
@@ -961,6 +995,10 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     asio::awaitable<bool> create_into(std::string key, CreateOptions options,
                                       detail::AsyncLoader loader, detail::ValueReader reader,
                                       bool must_have);
+    asio::awaitable<std::vector<bool>> create_many_into(std::vector<std::string> keys,
+                                                        CreateOptions options,
+                                                        detail::AsyncLoader loader,
+                                                        detail::ValueReader reader, bool must_have);
 
     std::shared_ptr<detail::CacheCore> core_;
 };

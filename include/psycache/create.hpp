@@ -2,9 +2,11 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/json/value.hpp>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -79,9 +81,11 @@ struct PSYCACHE_EXPORT CreateOptions {
 
 namespace detail {
 
-/// A loader as the library sees it; no value where there is nothing to store.
-using AsyncLoader = std::function<asio::awaitable<std::optional<json::value>>()>;
-using Loader = std::function<std::optional<json::value>()>;
+/// What was loaded for each key; none where there is nothing to store.
+using LoadedValues = std::vector<std::optional<json::value>>;
+/// A loader as the library sees it: it is given the keys that are to be loaded.
+using AsyncLoader = std::function<asio::awaitable<LoadedValues>(std::vector<std::string>)>;
+using Loader = std::function<LoadedValues(std::vector<std::string>)>;
 
 /// @returns what a loader has returned, as JSON. An empty optional is nothing to store.
 template <class T>
@@ -105,26 +109,76 @@ struct Created<std::optional<T>> {
     static constexpr bool must_have = false;
 };
 
-/// Runs the caller's loader. It is shared by its copies: it may hold what cannot be copied.
+template <class T>
+LoadedValues loaded_values(T&& one) {
+    LoadedValues values;
+    values.push_back(loaded_value(std::forward<T>(one)));
+    return values;
+}
+template <class T>
+LoadedValues loaded_values(std::vector<T>&& many, std::size_t wanted) {
+    if (many.size() != wanted) {
+        throw std::length_error("get_or_create_many: the loader was asked for " +
+                                std::to_string(wanted) + " values and has returned " +
+                                std::to_string(many.size()));
+    }
+    LoadedValues values;
+    values.reserve(wanted);
+    for (std::size_t i = 0; i < wanted; ++i) {
+        T one = std::move(many[i]);  // also out of a vector<bool>
+        values.push_back(loaded_value(std::move(one)));
+    }
+    return values;
+}
+
+// A loader is shared by the copies of what calls it: it may hold what cannot be copied.
+
 template <class T, class Function>
-asio::awaitable<std::optional<json::value>> run_loader(std::shared_ptr<Function> loader) {
+asio::awaitable<LoadedValues> run_loader(std::shared_ptr<Function> loader) {
     auto loading = (*loader)();
     T loaded = co_await std::move(loading);
-    co_return loaded_value(std::move(loaded));
+    co_return loaded_values(std::move(loaded));
 }
+template <class T, class Function>
+asio::awaitable<LoadedValues> run_loader_of_many(std::shared_ptr<Function> loader,
+                                                 std::vector<std::string> keys) {
+    const std::size_t wanted = keys.size();
+    auto loading = (*loader)(std::move(keys));
+    std::vector<T> loaded = co_await std::move(loading);
+    co_return loaded_values(std::move(loaded), wanted);
+}
+
 template <class T, class Function>
 AsyncLoader async_loader(Function&& loader) {
     using Own = std::decay_t<Function>;
-    return [own = std::make_shared<Own>(std::forward<Function>(loader))] {
-        return run_loader<T, Own>(own);
+    return [own = std::make_shared<Own>(std::forward<Function>(loader))](
+               const std::vector<std::string>& /*key*/) { return run_loader<T, Own>(own); };
+}
+template <class T, class Function>
+AsyncLoader async_loader_of_many(Function&& loader) {
+    using Own = std::decay_t<Function>;
+    return [own = std::make_shared<Own>(std::forward<Function>(loader))](
+               std::vector<std::string> keys) {
+        return run_loader_of_many<T, Own>(own, std::move(keys));
     };
 }
 template <class T, class Function>
 Loader blocking_loader(Function&& loader) {
     using Own = std::decay_t<Function>;
-    return [own = std::make_shared<Own>(std::forward<Function>(loader))] {
+    return [own = std::make_shared<Own>(std::forward<Function>(loader))](
+               const std::vector<std::string>& /*key*/) {
         T loaded = (*own)();
-        return loaded_value(std::move(loaded));
+        return loaded_values(std::move(loaded));
+    };
+}
+template <class T, class Function>
+Loader blocking_loader_of_many(Function&& loader) {
+    using Own = std::decay_t<Function>;
+    return [own = std::make_shared<Own>(std::forward<Function>(loader))](
+               std::vector<std::string> keys) {
+        const std::size_t wanted = keys.size();
+        std::vector<T> loaded = (*own)(std::move(keys));
+        return loaded_values(std::move(loaded), wanted);
     };
 }
 
@@ -146,6 +200,25 @@ asio::awaitable<T> read_created(Start start) {
     auto call = start(reader_of(value));
     const bool there = co_await std::move(call);
     co_return created<T>(std::move(value), there);
+}
+
+/// The same for many keys. @param there whether each has a value.
+template <class T>
+std::vector<T> created_many(std::vector<std::optional<typename Created<T>::Value>>&& values,
+                            const std::vector<bool>& there) {
+    std::vector<T> all;
+    all.reserve(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        all.push_back(created<T>(std::move(values[i]), there[i]));
+    }
+    return all;
+}
+template <class T, class Start>
+asio::awaitable<std::vector<T>> read_created_many(std::size_t count, Start start) {
+    std::vector<std::optional<typename Created<T>::Value>> values(count);
+    auto call = start(reader_of(values));
+    const std::vector<bool> there = co_await std::move(call);
+    co_return created_many<T>(std::move(values), there);
 }
 
 }  // namespace detail

@@ -234,6 +234,18 @@ class PSYCACHE_EXPORT PostgresCache {
                                        detail::reader_of(value), detail::Created<T>::must_have);
         return detail::created<T>(std::move(value), there);
     }
+    /// @see AsyncPostgresCache::get_or_create_many. The loader is
+    /// `std::vector<T>(std::vector<std::string> missing)`, and runs as that of get_or_create().
+    /// Keys that other processes load are waited for when its own are loaded.
+    template <class T, class Loader>
+    std::vector<T> get_or_create_many(const std::vector<std::string>& keys,
+                                      const CreateOptions& options, Loader loader) {
+        std::vector<std::optional<typename detail::Created<T>::Value>> values(keys.size());
+        const std::vector<bool> there =
+            create_many_into(keys, options, detail::blocking_loader_of_many<T>(std::move(loader)),
+                             detail::reader_of(values), detail::Created<T>::must_have);
+        return detail::created_many<T>(std::move(values), there);
+    }
     /// @see AsyncPostgresCache::remove_prefix.
     std::uint64_t remove_prefix(std::string_view prefix, const CallOptions& options = {});
     /// @see AsyncPostgresCache::remove_tag.
@@ -313,8 +325,11 @@ class PSYCACHE_EXPORT PostgresCache {
         const std::vector<std::string>& keys, detail::ValueReader reader,
         const CallOptions& options);
 
-    bool create_into(std::string_view key, const CreateOptions& options, detail::Loader loader,
-                     detail::ValueReader reader, bool must_have);
+    bool create_into(std::string_view key, const CreateOptions& options,
+                     const detail::Loader& loader, detail::ValueReader reader, bool must_have);
+    std::vector<bool> create_many_into(const std::vector<std::string>& keys,
+                                       const CreateOptions& options, const detail::Loader& loader,
+                                       detail::ValueReader reader, bool must_have);
 
     std::shared_ptr<detail::BlockingCore> core_;
 };

@@ -1,5 +1,6 @@
 #include "blocking/creation.hpp"
 
+#include <algorithm>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -15,27 +16,34 @@ namespace {
 using Step = LoadSteps::Step;
 
 /// The keys whose loaders run in this thread, from the innermost outwards.
-struct InsideLoader {
-    explicit InsideLoader(const BlockingCore& its_core, const std::string& its_key)
-        : core(its_core), key(its_key), outer(innermost) {
+class InsideLoader {
+  public:
+    InsideLoader(const BlockingCore& core, std::vector<std::string> keys)
+        : core_(core), keys_(std::move(keys)), outer_(innermost) {
         innermost = this;
     }
     InsideLoader(const InsideLoader&) = delete;
     InsideLoader& operator=(const InsideLoader&) = delete;
-    ~InsideLoader() { innermost = outer; }
+    ~InsideLoader() { innermost = outer_; }
 
-    static bool of(const BlockingCore& core, const std::string& key) {
-        for (const InsideLoader* one = innermost; one != nullptr; one = one->outer) {
-            if (&one->core == &core && one->key == key) {
-                return true;
+    /// @throws Error where a loader of this thread loads the key: it would wait for itself.
+    static void refuse(const BlockingCore& core, const std::string& key) {
+        for (const InsideLoader* one = innermost; one != nullptr; one = one->outer_) {
+            const bool its =
+                std::find(one->keys_.begin(), one->keys_.end(), key) != one->keys_.end();
+            if (&one->core_ == &core && its) {
+                throw to_error(LookUpOne::name,
+                               Failure(Errc::reentrant_call,
+                                       "a loader wants the value of its own key, for which it "
+                                       "would wait for ever"));
             }
         }
-        return false;
     }
 
-    const BlockingCore& core;
-    const std::string& key;
-    const InsideLoader* const outer;
+  private:
+    const BlockingCore& core_;
+    const std::vector<std::string> keys_;
+    const InsideLoader* const outer_;
 
     static thread_local const InsideLoader* innermost;
 };
@@ -53,62 +61,74 @@ std::exception_ptr ask(BlockingCore& core, Request request, const CallOptions& o
     return nullptr;
 }
 
-/// Runs a load to its end, as run_load() of cache/creation.cpp does in a coroutine. It is never
-/// abandoned: the thread that runs it waits for it.
-void run_load(BlockingCore& core, const LoadDuty& duty, const LoadOrder& order,
-              LoadSteps::Kind kind, const Sight& seen, const Loader& loader) {
-    LoadProgress progress(*core.cache(), duty, order, kind, seen);
-    while (progress.next() != Step::done) {
-        switch (progress.next()) {
-            case Step::claim: {
-                std::optional<Claimed> claimed;
-                const auto error = ask(core, progress.claim(), order.call(), claimed);
-                progress.claimed(error, claimed);
-                break;
+/// Runs loads to their end, as run_loads() of cache/creation.cpp does in a coroutine. They are
+/// never abandoned: the thread that runs them waits for them.
+void run_loads(BlockingCore& core, LoadGroup& group, const Loader& loader) {
+    if (group.empty()) {
+        return;
+    }
+    const CallOptions options = group.call();
+    for (group.settle(); !group.empty(); group.settle()) {
+        LoadGroup::Members members;
+        if (!(members = group.at(Step::claim)).empty()) {
+            std::optional<std::vector<Claimed>> claimed;
+            const auto error =
+                ask(core, Together<ClaimOne>(LoadGroup::claims(members)), options, claimed);
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                members[i]->progress.claimed(error, error ? Claimed() : (*claimed)[i]);
             }
-            case Step::look: {
-                std::optional<Found> found;
-                const auto error = ask(core, LookAgain(order.key), order.call(), found);
-                progress.looked(error, found);
-                break;
+        } else if (!(members = group.at(Step::look)).empty()) {
+            std::optional<std::vector<Found>> found;
+            const auto error =
+                ask(core, Together<LookAgain>(LoadGroup::looks(members)), options, found);
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                members[i]->progress.looked(error, error ? Found() : std::move((*found)[i]));
             }
-            case Step::pause:
-                std::this_thread::sleep_until(progress.pause());
-                progress.paused();
-                break;
-            case Step::load: {
-                progress.loading();
-                std::optional<boost::json::value> value;
-                std::exception_ptr error;
-                try {
-                    const InsideLoader inside(core, order.key);
-                    value = loader();
-                } catch (...) {
-                    error = std::current_exception();
-                }
-                progress.loaded(error, std::move(value));
-                break;
+        } else if (!(members = group.at(Step::load)).empty()) {
+            for (LoadGroup::Member* const member : members) {
+                member->progress.loading();
             }
-            case Step::publish:
-                if (auto request = progress.publish()) {
-                    std::optional<bool> stored;
-                    const auto error = ask(core, std::move(*request), order.call(), stored);
-                    progress.published(error, stored);
-                }
-                break;
-            case Step::defer:
-            case Step::give_back: {
-                EndOne request = progress.end();
-                std::optional<bool> given;
-                static_cast<void>(ask(core, std::move(request), order.call(), given));
-                progress.given_back();
-                break;
+            LoadedValues values;
+            std::exception_ptr error;
+            try {
+                const InsideLoader inside(core, LoadGroup::keys(members));
+                values = loader(LoadGroup::keys(members));
+            } catch (...) {
+                error = std::current_exception();
             }
-            case Step::done:
-                break;
+            LoadGroup::loaded(members, error, std::move(values));
+        } else if (!(members = group.at(Step::publish)).empty()) {
+            std::vector<PublishOne> publications = LoadGroup::publications(members);
+            std::optional<std::vector<bool>> stored;
+            const auto error =
+                ask(core, Together<PublishOne>(std::move(publications)), options, stored);
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                members[i]->progress.published(error, !error && (*stored)[i]);
+            }
+        } else if (!(members = group.at(Step::give_back)).empty()) {
+            std::optional<std::vector<bool>> given;
+            static_cast<void>(
+                ask(core, Together<EndOne>(LoadGroup::ends(members)), options, given));
+            for (LoadGroup::Member* const member : members) {
+                member->progress.given_back();
+            }
+        } else {
+            members = group.at(Step::pause);
+            std::this_thread::sleep_until(LoadGroup::pause(members));
+            for (LoadGroup::Member* const member : members) {
+                member->progress.paused();
+            }
         }
     }
-    progress.finish();
+}
+
+/// Runs loads in a thread of their own.
+void run_beside(BlockingCore& core, LoadGroup group, const Loader& loader) {
+    if (group.empty()) {
+        return;
+    }
+    auto own = std::make_shared<LoadGroup>(std::move(group));
+    core.renewals().start([&core, own, loader] { run_loads(core, *own, loader); });
 }
 
 /// Waits for a load, until @p deadline at most.
@@ -139,37 +159,62 @@ void wait_for(Loads& loads, const std::shared_ptr<Load>& load,
 }  // namespace
 
 bool get_or_create_value(BlockingCore& core, std::string key, const CreateOptions& options,
-                         Loader loader, ValueReader reader, bool must_have) {
-    const Creation creation(core.cache(), std::move(key), options, reader, must_have);
-    if (InsideLoader::of(core, creation.key())) {
-        throw to_error(LookUpOne::name,
-                       Failure(Errc::reentrant_call,
-                               "a loader wants the value of its own key, for which it would wait "
-                               "for ever"));
-    }
+                         const Loader& loader, ValueReader reader, bool must_have) {
+    const auto terms = std::make_shared<const Creation::Terms>(options, reader, must_have);
+    const Creation creation(core.cache(), terms, std::move(key));
+    InsideLoader::refuse(core, creation.key());
+    const std::shared_ptr<Loads>& loads = core.cache()->loads;
     for (;;) {
-        Found found = core.perform(LookUpOne(creation.key()), creation.look());
+        Found found = core.perform(LookUpOne(creation.key()), terms->look(*core.cache()));
         Creation::Next next = creation.found(found);
         if (next.renewal) {
-            auto duty = std::make_shared<LoadDuty>(std::move(*next.renewal));
-            core.renewals().start(
-                [&core, duty, order = creation.order(), seen = found.sight, loader] {
-                    run_load(core, *duty, order, LoadSteps::Kind::renewal, seen, loader);
-                });
+            LoadGroup renewal;
+            renewal.add(*core.cache(), std::move(*next.renewal), creation.order(),
+                        LoadSteps::Kind::renewal, found.sight);
+            run_beside(core, std::move(renewal), loader);
         }
         if (next.answered) {
             return true;
         }
-        const CallerPlace its_place(creation.loads(), next.load);
+        const CallerPlace its_place(loads, next.load);
         if (next.duty) {
-            run_load(core, *next.duty, creation.order(), next.kind, found.sight, loader);
+            LoadGroup load;
+            load.add(*core.cache(), std::move(*next.duty), creation.order(), next.kind,
+                     found.sight);
+            run_loads(core, load, loader);
         }
         const auto waiting = std::make_shared<LoadWait>();
-        wait_for(*creation.loads(), next.load, waiting, creation.deadline());
+        wait_for(*loads, next.load, waiting, terms->deadline);
         if (const auto has_value = creation.loaded(*waiting)) {
             return *has_value;
         }
     }
+}
+
+std::vector<bool> get_or_create_values(BlockingCore& core, const std::vector<std::string>& keys,
+                                       const CreateOptions& options, const Loader& loader,
+                                       ValueReader reader, bool must_have) {
+    const auto terms = std::make_shared<const Creation::Terms>(options, reader, must_have);
+    Creations creations(core.cache(), terms, keys);
+    for (const std::string& key : keys) {
+        InsideLoader::refuse(core, key);
+    }
+    for (; !creations.done(); creations.next_round()) {
+        std::vector<Found> found =
+            core.perform(Together<LookUpOne>(creations.look_ups()), terms->look(*core.cache()));
+        LoadGroup to_load;
+        LoadGroup to_renew;
+        creations.found(std::move(found), to_load, to_renew);
+        run_beside(core, std::move(to_renew), loader);
+        run_loads(core, to_load, loader);
+        const std::vector<std::shared_ptr<Load>> loads = creations.loads();
+        for (std::size_t i = 0; i < loads.size(); ++i) {
+            const auto waiting = std::make_shared<LoadWait>();
+            wait_for(*core.cache()->loads, loads[i], waiting, terms->deadline);
+            creations.loaded(i, *waiting);
+        }
+    }
+    return std::move(creations).values();
 }
 
 }  // namespace psycache::detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <psycache/create.hpp>
 
@@ -8,9 +9,11 @@
 
 namespace psycache::detail {
 
-/// See PostgresCache::get_or_create; as get_or_create_value() of cache/creation.hpp, in the calling
-/// thread.
+/// See PostgresCache::get_or_create; as the functions of cache/creation.hpp, in the calling thread.
 bool get_or_create_value(BlockingCore& core, std::string key, const CreateOptions& options,
-                         Loader loader, ValueReader reader, bool must_have);
+                         const Loader& loader, ValueReader reader, bool must_have);
+std::vector<bool> get_or_create_values(BlockingCore& core, const std::vector<std::string>& keys,
+                                       const CreateOptions& options, const Loader& loader,
+                                       ValueReader reader, bool must_have);
 
 }  // namespace psycache::detail

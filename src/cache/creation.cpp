@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -11,6 +13,7 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstdio>
+#include <iterator>
 #include <random>
 #include <stdexcept>
 #include <utility>
@@ -80,120 +83,139 @@ asio::awaitable<std::exception_ptr> ask(const CacheCore::Self& core, Request req
     co_return error;
 }
 
-asio::awaitable<void> give_back(CacheCore::Self core, EndOne request, CallOptions options) {
-    std::optional<bool> given;
-    auto asking = ask(core, std::move(request), options, given);
+asio::awaitable<void> give_back(CacheCore::Self core, std::vector<EndOne> requests,
+                                CallOptions options) {
+    std::optional<std::vector<bool>> given;
+    auto asking = ask(core, Together<EndOne>(std::move(requests)), options, given);
     static_cast<void>(co_await std::move(asking));
 }
 
-asio::awaitable<std::exception_ptr> call_loader(const LoadDuty& duty, const AsyncLoader& loader,
-                                                std::optional<boost::json::value>& value) {
+/// What is to be done when nobody waits for any of the loads that one call of a loader is for.
+struct Abandonment {
+    std::atomic<std::size_t> wanted;  // loads that somebody waits for
+    asio::cancellation_signal cancel_loader;
+    std::vector<EndOne> leases;
+};
+
+/// Lets the loader be cancelled, and its leases given back, when nobody waits for it any more. A
+/// loader that does not heed its cancellation is not waited for.
+std::shared_ptr<Abandonment> watch_callers(const CacheCore::Self& core,
+                                           const asio::any_io_executor& executor,
+                                           const LoadGroup::Members& members) {
+    const auto abandonment = std::make_shared<Abandonment>();
+    abandonment->wanted = members.size();
+    for (const LoadGroup::Member* const member : members) {
+        if (member->progress.holds_lease()) {
+            abandonment->leases.push_back(member->progress.give_back());
+        }
+    }
+    for (const LoadGroup::Member* const member : members) {
+        member->duty.loads().on_abandoned(
+            member->duty.load(), [core, executor, abandonment, options = member->order.call()] {
+                if (--abandonment->wanted > 0) {
+                    return;
+                }
+                asio::post(executor, [abandonment] {
+                    abandonment->cancel_loader.emit(asio::cancellation_type::terminal);
+                });
+                if (!abandonment->leases.empty()) {
+                    asio::co_spawn(executor, give_back(core, abandonment->leases, options),
+                                   asio::detached);
+                }
+            });
+    }
+    return abandonment;
+}
+
+asio::awaitable<std::exception_ptr> call_loader(Abandonment& abandonment, const AsyncLoader& loader,
+                                                std::vector<std::string> keys,
+                                                LoadedValues& values) {
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
     std::exception_ptr error;
     try {
         auto token =
-            asio::bind_cancellation_slot(duty.load()->cancel_loader.slot(), asio::use_awaitable);
-        auto running = asio::co_spawn(executor, loader(), std::move(token));
-        value = co_await std::move(running);
+            asio::bind_cancellation_slot(abandonment.cancel_loader.slot(), asio::use_awaitable);
+        auto running = asio::co_spawn(executor, loader(std::move(keys)), std::move(token));
+        values = co_await std::move(running);
     } catch (...) {
         error = std::current_exception();
     }
     co_return error;
 }
 
-/// Lets the loader be cancelled, and the lease given back, when nobody waits for it any more. A
-/// loader that does not heed its cancellation is not waited for.
-void watch_callers(const CacheCore::Self& core, const asio::any_io_executor& executor,
-                   const LoadDuty& duty, const LoadOrder& order, const LoadProgress& progress) {
-    std::optional<EndOne> release;
-    if (progress.holds_lease()) {
-        release = progress.give_back();
-    }
-    duty.loads().on_abandoned(duty.load(), [core, executor, release, options = order.call(),
-                                            load = std::weak_ptr<Load>(duty.load())] {
-        asio::post(executor, [load] {
-            if (const auto alive = load.lock()) {
-                alive->cancel_loader.emit(asio::cancellation_type::terminal);
-            }
-        });
-        if (release) {
-            asio::co_spawn(executor, give_back(core, *release, options), asio::detached);
-        }
-    });
-}
+void start_loads(const CacheCore::Self& core, const asio::any_io_executor& executor,
+                 LoadGroup group, AsyncLoader loader);
 
-/// Runs a load to its end.
-asio::awaitable<void> run_load(CacheCore::Self core, LoadDuty duty, LoadOrder order,
-                               LoadSteps::Kind kind, Sight seen, AsyncLoader loader) {
+/// Runs loads to their end. @param executor a strand.
+asio::awaitable<void> run_loads(CacheCore::Self core, LoadGroup group, CallOptions options,
+                                AsyncLoader loader) {
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
-    LoadProgress progress(*core, duty, order, kind, seen);
-    const CallOptions options = order.call();
     asio::steady_timer pause(executor);
-
-    while (progress.next() != Step::done) {
-        if (progress.next() != Step::give_back && duty.abandoned()) {
-            progress.abandon();
-            continue;
-        }
-        switch (progress.next()) {
-            case Step::claim: {
-                std::optional<Claimed> claimed;
-                auto asking = ask(core, progress.claim(), options, claimed);
-                const std::exception_ptr error = co_await std::move(asking);
-                progress.claimed(error, claimed);
-                break;
+    for (group.settle(); !group.empty(); group.settle()) {
+        LoadGroup::Members members;
+        if (!(members = group.at(Step::claim)).empty()) {
+            std::optional<std::vector<Claimed>> claimed;
+            auto asking =
+                ask(core, Together<ClaimOne>(LoadGroup::claims(members)), options, claimed);
+            const std::exception_ptr error = co_await std::move(asking);
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                members[i]->progress.claimed(error, error ? Claimed() : (*claimed)[i]);
             }
-            case Step::look: {
-                std::optional<Found> found;
-                auto asking = ask(core, LookAgain(order.key), options, found);
-                const std::exception_ptr error = co_await std::move(asking);
-                progress.looked(error, found);
-                break;
+        } else if (!(members = group.at(Step::look)).empty()) {
+            std::optional<std::vector<Found>> found;
+            auto asking = ask(core, Together<LookAgain>(LoadGroup::looks(members)), options, found);
+            const std::exception_ptr error = co_await std::move(asking);
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                members[i]->progress.looked(error, error ? Found() : std::move((*found)[i]));
             }
-            case Step::pause:
-                pause.expires_at(progress.pause());
-                co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
-                progress.paused();
-                break;
-            case Step::load: {
-                progress.loading();
-                watch_callers(core, executor, duty, order, progress);
-                std::optional<boost::json::value> value;
-                auto loading = call_loader(duty, loader, value);
-                const std::exception_ptr error = co_await std::move(loading);
-                if (duty.abandoned()) {
-                    co_return;  // its lease is given back already
-                }
-                progress.loaded(error, std::move(value));
-                break;
+        } else if (!(members = group.at(Step::load)).empty()) {
+            // What others load is not to wait for this loader.
+            if (LoadGroup others = group.waiting(); !others.empty()) {
+                start_loads(core, executor, std::move(others), loader);
             }
-            case Step::publish:
-                if (auto request = progress.publish()) {
-                    std::optional<bool> stored;
-                    auto asking = ask(core, std::move(*request), options, stored);
-                    const std::exception_ptr error = co_await std::move(asking);
-                    progress.published(error, stored);
-                }
-                break;
-            case Step::defer:
-            case Step::give_back: {
-                auto giving = give_back(core, progress.end(), options);
-                co_await std::move(giving);
-                progress.given_back();
-                break;
+            for (LoadGroup::Member* const member : members) {
+                member->progress.loading();
             }
-            case Step::done:
-                break;
+            const auto abandonment = watch_callers(core, executor, members);
+            LoadedValues values;
+            auto loading = call_loader(*abandonment, loader, LoadGroup::keys(members), values);
+            const std::exception_ptr error = co_await std::move(loading);
+            if (abandonment->wanted == 0) {
+                co_return;  // the leases are given back already
+            }
+            LoadGroup::loaded(members, error, std::move(values));
+        } else if (!(members = group.at(Step::publish)).empty()) {
+            std::vector<PublishOne> publications = LoadGroup::publications(members);
+            std::optional<std::vector<bool>> stored;
+            auto asking = ask(core, Together<PublishOne>(std::move(publications)), options, stored);
+            const std::exception_ptr error = co_await std::move(asking);
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                members[i]->progress.published(error, !error && (*stored)[i]);
+            }
+        } else if (!(members = group.at(Step::give_back)).empty()) {
+            auto giving = give_back(core, LoadGroup::ends(members), options);
+            co_await std::move(giving);
+            for (LoadGroup::Member* const member : members) {
+                member->progress.given_back();
+            }
+        } else {
+            members = group.at(Step::pause);
+            pause.expires_at(LoadGroup::pause(members));
+            co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+            for (LoadGroup::Member* const member : members) {
+                member->progress.paused();
+            }
         }
     }
-    progress.finish();
 }
 
-void start_load(const CacheCore::Self& core, const asio::any_io_executor& executor, LoadDuty duty,
-                LoadOrder order, LoadSteps::Kind kind, const Sight& seen, AsyncLoader loader) {
+/// @param group not empty.
+void start_loads(const CacheCore::Self& core, const asio::any_io_executor& executor,
+                 LoadGroup group, AsyncLoader loader) {
+    CallOptions options = group.call();
     // A strand: the loader is cancelled from any thread.
     asio::co_spawn(asio::make_strand(executor),
-                   run_load(core, std::move(duty), std::move(order), kind, seen, std::move(loader)),
+                   run_loads(core, std::move(group), std::move(options), std::move(loader)),
                    asio::detached);
 }
 
@@ -212,6 +234,17 @@ std::optional<asio::steady_timer> end_at(const asio::any_io_executor& executor, 
             });
     }
     return timer;
+}
+
+/// Waits for a load.
+asio::awaitable<void> wait_for(const CacheCore::Self& core, const asio::any_io_executor& executor,
+                               const std::shared_ptr<Load>& load,
+                               const std::shared_ptr<LoadWait>& waiting, TimePoint deadline) {
+    const auto timer = end_at(executor, deadline, waiting);
+    auto wait = Waited::wait(waiting, [&core, &load](std::shared_ptr<Waited> self) {
+        core->loads->wait(load, std::static_pointer_cast<LoadWait>(std::move(self)));
+    });
+    co_await std::move(wait);
 }
 
 }  // namespace
@@ -259,22 +292,22 @@ ClaimOne LoadProgress::claim() {
     return claim;
 }
 
-void LoadProgress::claimed(const std::exception_ptr& error, const std::optional<Claimed>& answer) {
+void LoadProgress::claimed(const std::exception_ptr& error, const Claimed& answer) {
     if (error) {
         failed(error, true);
     } else {
-        steps_.claimed(*answer);
+        steps_.claimed(answer);
     }
 }
 
-void LoadProgress::looked(const std::exception_ptr& error, std::optional<Found>& found) {
+void LoadProgress::looked(const std::exception_ptr& error, Found found) {
     if (error) {
         failed(error, true);
         return;
     }
-    steps_.looked(found->sight);
-    lease_left_ = found->sight.left;
-    result_.value = std::move(found->value);
+    steps_.looked(found.sight);
+    lease_left_ = found.sight.left;
+    result_.value = std::move(found.value);
 }
 
 TimePoint LoadProgress::pause() {
@@ -321,13 +354,13 @@ std::optional<PublishOne> LoadProgress::publish() {
                       renewal() ? std::string() : order_.stub, steps_.version(), order_.tags);
 }
 
-void LoadProgress::published(const std::exception_ptr& error, const std::optional<bool>& stored) {
+void LoadProgress::published(const std::exception_ptr& error, bool stored) {
     if (error) {
         // The value is there, and its callers want it.
         failed(error, false);
         return;
     }
-    steps_.published(*stored);
+    steps_.published(stored);
     core_.counts->late_loads += steps_.too_late() ? 1 : 0;
 }
 
@@ -353,51 +386,145 @@ void LoadProgress::finish() {
     duty_.loads().end(duty_.load(), std::move(result_), quiet_until_);
 }
 
-Creation::Creation(CacheCore::Self core, std::string key, CreateOptions options, ValueReader reader,
-                   bool must_have)
-    : core_(std::move(core)),
-      key_(std::move(key)),
-      options_(checked(std::move(options))),
-      reader_(reader),
-      must_have_(must_have),
-      deadline_(options_.timeout ? Clock::now() + *options_.timeout : TimePoint::max()) {
-    auto wrong = check_key(key_);
-    if (!wrong) {
-        wrong = check_tags(options_.tags, key_);
+CallOptions LoadGroup::call() const {
+    return members_.front()->order.call();
+}
+
+void LoadGroup::settle() {
+    for (const auto& member : members_) {
+        const Step next = member->progress.next();
+        const bool has_begun = next == Step::publish || next == Step::defer ||
+                               next == Step::give_back || next == Step::done;
+        if (!has_begun && member->duty.abandoned()) {
+            member->progress.abandon();
+        }
+        if (member->progress.next() == Step::done) {
+            member->progress.finish();
+        }
     }
-    if (wrong) {
-        throw to_error(LookUpOne::name, *wrong);
+    std::erase_if(members_,
+                  [](const auto& member) { return member->progress.next() == Step::done; });
+}
+
+LoadGroup::Members LoadGroup::at(Step step) const {
+    Members members;
+    for (const auto& member : members_) {
+        const Step next = member->progress.next();
+        if (next == step || (step == Step::give_back && next == Step::defer)) {
+            members.push_back(member.get());
+        }
+    }
+    return members;
+}
+
+LoadGroup LoadGroup::waiting() {
+    LoadGroup others;
+    const auto waits = std::stable_partition(
+        members_.begin(), members_.end(),
+        [](const auto& member) { return member->progress.next() != Step::pause; });
+    others.members_.assign(std::make_move_iterator(waits), std::make_move_iterator(members_.end()));
+    members_.erase(waits, members_.end());
+    return others;
+}
+
+std::vector<ClaimOne> LoadGroup::claims(const Members& members) {
+    return requests(members, [](Member& member) { return member.progress.claim(); });
+}
+
+std::vector<LookAgain> LoadGroup::looks(const Members& members) {
+    return requests(members, [](Member& member) { return LookAgain(member.order.key); });
+}
+
+std::vector<EndOne> LoadGroup::ends(const Members& members) {
+    return requests(members, [](Member& member) { return member.progress.end(); });
+}
+
+std::vector<PublishOne> LoadGroup::publications(Members& members) {
+    std::vector<PublishOne> all;
+    std::erase_if(members, [&](Member* member) {
+        auto request = member->progress.publish();
+        if (request) {
+            all.push_back(std::move(*request));
+        }
+        return !request;
+    });
+    return all;
+}
+
+std::vector<std::string> LoadGroup::keys(const Members& members) {
+    return requests(members, [](Member& member) { return member.order.key; });
+}
+
+TimePoint LoadGroup::pause(const Members& members) {
+    TimePoint until = TimePoint::max();
+    for (Member* const member : members) {
+        until = std::min(until, member->progress.pause());
+    }
+    return until;
+}
+
+void LoadGroup::loaded(const Members& members, const std::exception_ptr& error,
+                       LoadedValues&& values) {
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        members[i]->progress.loaded(error, error ? std::nullopt : std::move(values[i]));
     }
 }
 
-CallOptions Creation::look() const {
-    CallOptions look(options_.span_name);
-    if (options_.timeout) {
-        const auto left = std::chrono::duration_cast<Duration>(deadline_ - Clock::now());
-        look.timeout = std::clamp(left, Duration(1), core_->timeout);
+Creation::Terms::Terms(CreateOptions its_options, ValueReader its_reader, bool its_must_have)
+    : options(checked(std::move(its_options))),
+      reader(its_reader),
+      must_have(its_must_have),
+      deadline(options.timeout ? Clock::now() + *options.timeout : TimePoint::max()) {}
+
+CallOptions Creation::Terms::look(const CacheCore& core) const {
+    CallOptions look(options.span_name);
+    if (options.timeout) {
+        const auto left = std::chrono::duration_cast<Duration>(deadline - Clock::now());
+        look.timeout = std::clamp(left, Duration(1), core.timeout);
     }
     return look;
 }
 
+Creation::Creation(CacheCore::Self core, std::shared_ptr<const Terms> terms, std::string key,
+                   std::optional<std::size_t> place)
+    : core_(std::move(core)), terms_(std::move(terms)), key_(std::move(key)), place_(place) {
+    auto wrong = check_key(key_);
+    if (!wrong) {
+        wrong = check_tags(terms_->options.tags, key_);
+    }
+    if (wrong) {
+        throw to_error(name(), at_its_place(std::move(*wrong)));
+    }
+}
+
+std::string_view Creation::name() const noexcept {
+    return place_ ? "get_or_create_many" : LookUpOne::name;
+}
+
+Failure Creation::at_its_place(Failure failure) const {
+    return place_ ? at_place(std::move(failure), "key", *place_) : failure;
+}
+
 void Creation::read(boost::json::value&& value) const {
-    const Failure wrong = read_into(reader_, 0, std::move(value));
+    Failure wrong = read_into(terms_->reader, place_.value_or(0), std::move(value));
     if (wrong.code) {
-        throw to_error(LookUpOne::name, wrong);
+        throw to_error(name(), at_its_place(std::move(wrong)));
     }
 }
 
 Creation::Next Creation::found(Found& found) const {
+    const CreateOptions& options = terms_->options;
     Loads& loads = *core_->loads;
     Next next;
     if (found.sight.state == Sight::State::live) {
-        const Duration took = options_.early > 0 ? loads.took(key_) : Duration::zero();
+        const Duration took = options.early > 0 ? loads.took(key_) : Duration::zero();
         const double random = took > Duration::zero() ? loads.random() : 1.0;
         const Freshness how =
-            freshness(found.sight.left, options_.stale_for, took, options_.early, random);
+            freshness(found.sight.left, options.stale_for, took, options.early, random);
         if (how == Freshness::stale) {
             ++core_->counts->stale_hits;
             const auto error =
-                options_.stale_on_error ? nullptr : loads.recent_error(key_, Clock::now());
+                options.stale_on_error ? nullptr : loads.recent_error(key_, Clock::now());
             if (error) {
                 std::rethrow_exception(error);
             }
@@ -429,12 +556,11 @@ Creation::Next Creation::found(Found& found) const {
 
 std::optional<bool> Creation::loaded(const LoadWait& waiting) const {
     if (waiting.ending == LoadWait::Ending::cancelled) {
-        throw to_error(LookUpOne::name, cancelled_failure());
+        throw to_error(name(), cancelled_failure());
     }
     if (waiting.ending == LoadWait::Ending::timed_out) {
-        throw to_error(
-            LookUpOne::name,
-            Failure(Errc::timed_out, "the value was not loaded within CreateOptions::timeout"));
+        throw to_error(name(), Failure(Errc::timed_out,
+                                       "the value was not loaded within CreateOptions::timeout"));
     }
     const LoadResult& result = *waiting.result;
     if (result.error) {
@@ -444,40 +570,138 @@ std::optional<bool> Creation::loaded(const LoadWait& waiting) const {
         read(boost::json::value(*result.value));
         return true;
     }
-    return result.abandoned || must_have_ ? std::nullopt : std::optional(false);
+    return result.abandoned || terms_->must_have ? std::nullopt : std::optional(false);
+}
+
+Creations::Creations(const CacheCore::Self& core,
+                     const std::shared_ptr<const Creation::Terms>& terms,
+                     std::vector<std::string> keys)
+    : core_(core), there_(keys.size()) {
+    open_.reserve(keys.size());
+    for (std::size_t place = 0; place < keys.size(); ++place) {
+        open_.push_back(
+            Open{Creation(core, terms, std::move(keys[place]), place), place, nullptr, nullptr});
+    }
+}
+
+std::vector<LookUpOne> Creations::look_ups() const {
+    std::vector<LookUpOne> all;
+    all.reserve(open_.size());
+    for (const Open& one : open_) {
+        all.emplace_back(one.creation.key());
+    }
+    return all;
+}
+
+void Creations::found(std::vector<Found>&& found, LoadGroup& to_load, LoadGroup& to_renew) {
+    for (std::size_t i = 0; i < open_.size(); ++i) {
+        Open& one = open_[i];
+        Creation::Next next = one.creation.found(found[i]);
+        if (next.renewal) {
+            to_renew.add(*core_, std::move(*next.renewal), one.creation.order(),
+                         LoadSteps::Kind::renewal, found[i].sight);
+        }
+        if (next.answered) {
+            there_[one.place] = true;
+            continue;
+        }
+        one.load = next.load;
+        one.waits = std::make_unique<CallerPlace>(core_->loads, next.load);
+        if (next.duty) {
+            to_load.add(*core_, std::move(*next.duty), one.creation.order(), next.kind,
+                        found[i].sight);
+        }
+    }
+    std::erase_if(open_, [](const Open& one) { return !one.waits; });
+}
+
+std::vector<std::shared_ptr<Load>> Creations::loads() const {
+    std::vector<std::shared_ptr<Load>> all;
+    for (const Open& one : open_) {
+        all.push_back(one.load);
+    }
+    return all;
+}
+
+void Creations::loaded(std::size_t number, const LoadWait& waiting) {
+    Open& one = open_[number];
+    if (const auto has_value = one.creation.loaded(waiting)) {
+        there_[one.place] = *has_value;
+        one.load = nullptr;
+    }
+}
+
+void Creations::next_round() {
+    std::erase_if(open_, [](const Open& one) { return !one.load; });
+    for (Open& one : open_) {
+        one.waits.reset();
+    }
 }
 
 asio::awaitable<bool> get_or_create_value(CacheCore::Self core, std::string key,
                                           CreateOptions options, AsyncLoader loader,
                                           ValueReader reader, bool must_have) {
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
-    const Creation creation(core, std::move(key), std::move(options), reader, must_have);
+    const auto terms =
+        std::make_shared<const Creation::Terms>(std::move(options), reader, must_have);
+    const Creation creation(core, terms, std::move(key));
     for (;;) {
-        auto looking = perform(core, LookUpOne(creation.key()), creation.look());
+        auto looking = perform(core, LookUpOne(creation.key()), terms->look(*core));
         Found found = co_await std::move(looking);
         Creation::Next next = creation.found(found);
         if (next.renewal) {
-            start_load(core, executor, std::move(*next.renewal), creation.order(),
-                       LoadSteps::Kind::renewal, found.sight, loader);
+            LoadGroup renewal;
+            renewal.add(*core, std::move(*next.renewal), creation.order(), LoadSteps::Kind::renewal,
+                        found.sight);
+            start_loads(core, executor, std::move(renewal), loader);
         }
         if (next.answered) {
             co_return true;
         }
         const CallerPlace its_place(core->loads, next.load);
         if (next.duty) {
-            start_load(core, executor, std::move(*next.duty), creation.order(), next.kind,
-                       found.sight, loader);
+            LoadGroup load;
+            load.add(*core, std::move(*next.duty), creation.order(), next.kind, found.sight);
+            start_loads(core, executor, std::move(load), loader);
         }
         const auto waiting = std::make_shared<LoadWait>();
-        const auto timer = end_at(executor, creation.deadline(), waiting);
-        auto wait = Waited::wait(waiting, [&core, &next](std::shared_ptr<Waited> self) {
-            core->loads->wait(next.load, std::static_pointer_cast<LoadWait>(std::move(self)));
-        });
+        auto wait = wait_for(core, executor, next.load, waiting, terms->deadline);
         co_await std::move(wait);
         if (const auto has_value = creation.loaded(*waiting)) {
             co_return *has_value;
         }
     }
+}
+
+asio::awaitable<std::vector<bool>> get_or_create_values(CacheCore::Self core,
+                                                        std::vector<std::string> keys,
+                                                        CreateOptions options, AsyncLoader loader,
+                                                        ValueReader reader, bool must_have) {
+    const asio::any_io_executor executor = co_await asio::this_coro::executor;
+    const auto terms =
+        std::make_shared<const Creation::Terms>(std::move(options), reader, must_have);
+    Creations creations(core, terms, std::move(keys));
+    for (; !creations.done(); creations.next_round()) {
+        auto looking = perform(core, Together<LookUpOne>(creations.look_ups()), terms->look(*core));
+        std::vector<Found> found = co_await std::move(looking);
+        LoadGroup to_load;
+        LoadGroup to_renew;
+        creations.found(std::move(found), to_load, to_renew);
+        if (!to_renew.empty()) {
+            start_loads(core, executor, std::move(to_renew), loader);
+        }
+        if (!to_load.empty()) {
+            start_loads(core, executor, std::move(to_load), loader);
+        }
+        const std::vector<std::shared_ptr<Load>> loads = creations.loads();
+        for (std::size_t i = 0; i < loads.size(); ++i) {
+            const auto waiting = std::make_shared<LoadWait>();
+            auto wait = wait_for(core, executor, loads[i], waiting, terms->deadline);
+            co_await std::move(wait);
+            creations.loaded(i, *waiting);
+        }
+    }
+    co_return std::move(creations).values();
 }
 
 }  // namespace psycache::detail

@@ -1,8 +1,12 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <psycache/create.hpp>
 
@@ -40,8 +44,8 @@ class LoadProgress {
     bool holds_lease() const noexcept { return steps_.holds_lease(); }
 
     ClaimOne claim();
-    void claimed(const std::exception_ptr& error, const std::optional<Claimed>& answer);
-    void looked(const std::exception_ptr& error, std::optional<Found>& found);
+    void claimed(const std::exception_ptr& error, const Claimed& answer);
+    void looked(const std::exception_ptr& error, Found found);
     /// @returns until when to wait.
     TimePoint pause();
     void paused() { steps_.paused(); }
@@ -49,7 +53,7 @@ class LoadProgress {
     void loaded(const std::exception_ptr& error, std::optional<boost::json::value> value);
     /// @returns nothing where what was loaded cannot be stored.
     std::optional<PublishOne> publish();
-    void published(const std::exception_ptr& error, const std::optional<bool>& stored);
+    void published(const std::exception_ptr& error, bool stored);
     /// The lease is to be given back. Callers hear the result before that.
     EndOne end();
     void given_back() { steps_.given_back(); }
@@ -80,7 +84,69 @@ class LoadProgress {
     bool has_waited_ = false;
 };
 
-/// One caller's way to a value.
+/// Loads that one caller has started together: one call of its loader serves all that may load at
+/// the same time.
+class LoadGroup {
+  public:
+    using Step = LoadSteps::Step;
+
+    /// One of them. It stays where it is.
+    struct Member {
+        Member(const CacheCore& core, LoadDuty its_duty, LoadOrder its_order, LoadSteps::Kind kind,
+               const Sight& seen)
+            : duty(std::move(its_duty)),
+              order(std::move(its_order)),
+              progress(core, duty, order, kind, seen) {}
+
+        LoadDuty duty;
+        LoadOrder order;
+        LoadProgress progress;
+    };
+    using Members = std::vector<Member*>;
+
+    void add(const CacheCore& core, LoadDuty duty, LoadOrder order, LoadSteps::Kind kind,
+             const Sight& seen) {
+        members_.push_back(
+            std::make_unique<Member>(core, std::move(duty), std::move(order), kind, seen));
+    }
+    bool empty() const noexcept { return members_.empty(); }
+    /// @returns the options of their statements.
+    CallOptions call() const;
+
+    /// Lets callers hear the results of those that are done, which leave the group. Those that
+    /// nobody waits for any more, and that have not begun to load, are given up.
+    void settle();
+    /// @returns those whose next step is this one. Both ways to give a lease back are one.
+    Members at(Step step) const;
+    /// @returns those that wait for other processes, as a group of their own.
+    LoadGroup waiting();
+
+    /// @returns the requests of a step, made by @p make of each member.
+    template <class Make>
+    static auto requests(const Members& members, const Make& make) {
+        std::vector<decltype(make(*members.front()))> all;
+        all.reserve(members.size());
+        for (Member* const member : members) {
+            all.push_back(make(*member));
+        }
+        return all;
+    }
+    static std::vector<ClaimOne> claims(const Members& members);
+    static std::vector<LookAgain> looks(const Members& members);
+    static std::vector<EndOne> ends(const Members& members);
+    /// Those whose values cannot be stored go on without it. @p members become those that remain.
+    static std::vector<PublishOne> publications(Members& members);
+    static std::vector<std::string> keys(const Members& members);
+    /// @returns until when to wait.
+    static TimePoint pause(const Members& members);
+    static void loaded(const Members& members, const std::exception_ptr& error,
+                       LoadedValues&& values);
+
+  private:
+    std::vector<std::unique_ptr<Member>> members_;
+};
+
+/// One caller's way to the value of one key.
 class Creation {
   public:
     /// What comes after a look-up.
@@ -92,18 +158,29 @@ class Creation {
         LoadSteps::Kind kind = LoadSteps::Kind::of_absent;
     };
 
-    /// @param reader    gets the value.
-    /// @param must_have whether a load without a value is no answer.
-    /// @throws std::invalid_argument for the options, Error for key and tags.
-    Creation(CacheCore::Self core, std::string key, CreateOptions options, ValueReader reader,
-             bool must_have);
+    /// What all keys of one call have in common.
+    struct Terms {
+        /// @param its_reader   gets the values.
+        /// @param its_must_have whether a load without a value is no answer.
+        /// @throws std::invalid_argument for the options.
+        Terms(CreateOptions its_options, ValueReader its_reader, bool its_must_have);
+
+        /// @returns the options of a look-up.
+        CallOptions look(const CacheCore& core) const;
+
+        CreateOptions options;
+        ValueReader reader;
+        bool must_have;
+        TimePoint deadline;
+    };
+
+    /// @param place of the key in a call of many; none in a call of one.
+    /// @throws Error for key and tags.
+    Creation(CacheCore::Self core, std::shared_ptr<const Terms> terms, std::string key,
+             std::optional<std::size_t> place = {});
 
     const std::string& key() const noexcept { return key_; }
-    const std::shared_ptr<Loads>& loads() const noexcept { return core_->loads; }
-    TimePoint deadline() const noexcept { return deadline_; }
-    LoadOrder order() const { return {key_, options_}; }
-    /// @returns the options of a look-up.
-    CallOptions look() const;
+    LoadOrder order() const { return {key_, terms_->options}; }
 
     /// @throws Error, or what the last loader threw.
     Next found(Found& found) const;
@@ -112,19 +189,58 @@ class Creation {
     std::optional<bool> loaded(const LoadWait& waiting) const;
 
   private:
+    std::string_view name() const noexcept;
+    Failure at_its_place(Failure failure) const;
     void read(boost::json::value&& value) const;
 
+    CacheCore::Self core_;
+    std::shared_ptr<const Terms> terms_;
+    std::string key_;
+    std::optional<std::size_t> place_;
+};
+
+/// The way of a call of many keys: those that still have no value, and where they wait.
+class Creations {
+  public:
+    /// @throws Error for a key or tags.
+    Creations(const CacheCore::Self& core, const std::shared_ptr<const Creation::Terms>& terms,
+              std::vector<std::string> keys);
+
+    bool done() const noexcept { return open_.empty(); }
+    std::vector<LookUpOne> look_ups() const;
+    /// Takes what was found. @p to_load and @p to_renew become what the call is to run.
+    void found(std::vector<Found>&& found, LoadGroup& to_load, LoadGroup& to_renew);
+    /// What is to be waited for, one after the other: the load of each key that has no value yet.
+    std::vector<std::shared_ptr<Load>> loads() const;
+    /// The wait for load @p number is over.
+    void loaded(std::size_t number, const LoadWait& waiting);
+    /// All have been waited for: callers' places are given up, and what has no value is open again.
+    void next_round();
+    /// @returns whether each key has a value.
+    std::vector<bool> values() && { return std::move(there_); }
+
+  private:
+    struct Open {
+        Creation creation;
+        std::size_t place;
+        std::unique_ptr<CallerPlace> waits;  // null where it has its answer
+        std::shared_ptr<Load> load;
+    };
+
     const CacheCore::Self core_;
-    const std::string key_;
-    const CreateOptions options_;
-    const ValueReader reader_;
-    const bool must_have_;
-    const TimePoint deadline_;
+    std::vector<Open> open_;
+    std::vector<bool> there_;
 };
 
 /// See AsyncPostgresCache::get_or_create. @returns whether there is a value.
 asio::awaitable<bool> get_or_create_value(CacheCore::Self core, std::string key,
                                           CreateOptions options, AsyncLoader loader,
                                           ValueReader reader, bool must_have);
+
+/// See AsyncPostgresCache::get_or_create_many. @returns whether each key has a value.
+asio::awaitable<std::vector<bool>> get_or_create_values(CacheCore::Self core,
+                                                        std::vector<std::string> keys,
+                                                        CreateOptions options, AsyncLoader loader,
+                                                        ValueReader reader, bool must_have);
 
 }  // namespace psycache::detail

@@ -30,7 +30,7 @@ asio::awaitable<Result<pg::Rows>> run_on_table(const CacheCore& core, std::share
     while (!turn.begin()) {
         if (Clock::now() >= give_up || job->stop_requested()) {
             co_return job->stop_requested()
-                ? cancelled_failure()
+                ? job->stop_failure()
                 : Failure(Errc::timed_out,
                           "writes that wait for locks left it no connection (maintenance_timeout)");
         }
@@ -44,7 +44,7 @@ asio::awaitable<Result<pg::Rows>> run_on_table(const CacheCore& core, std::share
             co_return lease.error();
         }
         if (!job->begin_step()) {
-            co_return cancelled_failure();
+            co_return job->stop_failure();
         }
         core.counts->retries += again ? 1 : 0;
         const StatementWatch watch(*core.observers, what.operation, 1, again);

@@ -43,11 +43,19 @@ class Job final : public Completion<Result<T>> {
         started_ = started_ || running_;
         return running_;
     }
-    /// Lets no step start if none has started. @returns whether that is so.
-    bool stop_unstarted() noexcept {
+    /// The time in which it must begin is over: lets no step start if none has started.
+    /// @returns whether that is so.
+    bool time_out() noexcept {
         const std::lock_guard lock(mutex_);
+        timed_out_ = !started_ && !stop_;
         stop_ = stop_ || !started_;
         return !started_;
+    }
+    /// @returns why no further step may start.
+    Failure stop_failure() {
+        const std::lock_guard lock(mutex_);
+        return timed_out_ ? Failure(Errc::timed_out, "the call timed out before it could be sent")
+                          : cancelled_failure();
     }
     /// @returns whether the caller wants no more.
     bool stop_requested() noexcept {
@@ -77,6 +85,7 @@ class Job final : public Completion<Result<T>> {
     bool running_ = false;
     bool started_ = false;
     bool stop_ = false;
+    bool timed_out_ = false;  // rather than cancelled
 };
 
 /// The body of a job; its parameter tells it when to stop.
@@ -124,9 +133,8 @@ asio::awaitable<Result<T>> run_job(asio::any_io_executor executor,
         timer.expires_after(*patience);
         timer.async_wait([weak = std::weak_ptr(job)](const boost::system::error_code& error) {
             const auto alive = error ? nullptr : weak.lock();
-            if (alive && alive->stop_unstarted()) {
-                alive->settle(
-                    Failure(Errc::timed_out, "the call timed out before it could be sent"));
+            if (alive && alive->time_out()) {
+                alive->settle(alive->stop_failure());
             }
         });
     }

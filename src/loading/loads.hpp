@@ -1,7 +1,5 @@
 #pragma once
 
-#include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <boost/json/value.hpp>
 #include <cstdint>
 #include <exception>
@@ -51,7 +49,6 @@ class Load {
     explicit Load(std::string its_key) : key(std::move(its_key)) {}
 
     const std::string key;
-    asio::cancellation_signal cancel_loader;  // its executor's
 
   private:
     friend class Loads;

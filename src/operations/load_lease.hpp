@@ -384,7 +384,8 @@ struct LeaseRequest {
     static constexpr bool writes = true;
     static constexpr std::string_view name = "get_or_create";
 
-    static Spans<Span> open_spans(const Observers& observers, SpanName /*span_name*/) {
+    static Spans<Span> open_spans_of(const Observers& observers, Keys /*keys*/,
+                                     SpanName /*span_name*/) {
         return Spans<Span>(observers);
     }
     static std::optional<Failure> mistake() { return std::nullopt; }
@@ -455,6 +456,10 @@ struct PublishOne : PutOne<WhereAbsent> {
           version(its_version),
           tags(std::move(its_tags)) {}
 
+    static Spans<Span> open_spans_of(const Observers& observers, Keys keys, SpanName span_name) {
+        return observers.empty() ? Spans<Span>(observers)
+                                 : open_put_spans(observers, keys, span_name);
+    }
     template <class Operations, class Calls>
     void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
         const Operation& operation =

@@ -99,11 +99,15 @@ struct LookUpOne : GetOne {
     void make_calls(const Operations& operations, TimePoint until, Calls& calls) {
         calls.push_back(std::make_shared<LookUpCall>(operations.look_up, std::move(key), until));
     }
-    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) const {
+    static Spans<Span> open_spans_of(const Observers& observers, Keys keys, SpanName span_name) {
+        return observers.empty() ? Spans<Span>(observers)
+                                 : open_get_spans(observers, keys, span_name);
+    }
+    static Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) {
         auto& call = static_cast<LookUpCall&>(told_of(*calls.front(), counts, spans));
         return Found{call.sight, std::move(call.value)};
     }
-    Value outage(Counts& counts) const {
+    static Value outage(Counts& counts) {
         ++counts.outage_misses;
         return Found{Sight{.state = Sight::State::out_of_reach}, std::nullopt};
     }
@@ -113,7 +117,8 @@ struct LookUpOne : GetOne {
 struct LookAgain : LookUpOne {
     using LookUpOne::LookUpOne;
 
-    static Spans<Span> open_spans(const Observers& observers, SpanName /*span_name*/) {
+    static Spans<Span> open_spans_of(const Observers& observers, Keys /*keys*/,
+                                     SpanName /*span_name*/) {
         return Spans<Span>(observers);
     }
     static Value value(CallSpan calls, Counts& /*counts*/, Spans<Span>& /*spans*/) {

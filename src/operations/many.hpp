@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "batching/call.hpp"
+#include "core/counts.hpp"
+#include "core/observers.hpp"
 #include "operations/checks.hpp"
 
 namespace psycache::detail {
@@ -135,6 +137,67 @@ class Many {
     std::size_t end_ = 0;
     std::unordered_map<std::string_view, std::size_t> seen_;
     std::vector<std::size_t> call_of_;
+};
+
+/// Requests of one kind, each of one key, that one caller makes together. @tparam One says which
+/// spans they open together (`open_spans_of`), and needs nothing but its calls to know its value.
+template <class One>
+class Together {
+  public:
+    using Span = typename One::Span;
+    static constexpr bool writes = One::writes;
+    using Value = std::vector<typename One::Value>;
+    static constexpr std::string_view name = One::name;
+
+    explicit Together(std::vector<One>&& requests) : requests_(std::move(requests)) {}
+
+    auto open_spans(const Observers& observers, SpanName span_name) const {
+        std::vector<std::string_view> keys;
+        if (!observers.empty()) {
+            keys.reserve(requests_.size());
+            for (const One& request : requests_) {
+                keys.push_back(request.key);
+            }
+        }
+        return One::open_spans_of(observers, keys, span_name);
+    }
+    std::size_t size() const noexcept { return requests_.size(); }
+    std::optional<Failure> mistake(std::size_t place) const {
+        auto wrong = requests_[place].mistake();
+        return wrong ? at_place(std::move(*wrong), "key", place) : wrong;
+    }
+    Failure explain(Failure failure) const { return failure; }
+
+    template <class Operations, class ItsCalls>
+    void make_calls(const Operations& operations, TimePoint until, ItsCalls& calls) {
+        for (; made_ < requests_.size() && calls.size() < slice_size; ++made_) {
+            requests_[made_].make_calls(operations, until, calls);
+        }
+    }
+    template <class Spans>
+    void take(CallSpan calls, Counts& counts, Spans& spans) {
+        for (std::size_t i = 0; i < calls.size(); ++i) {
+            values_.push_back(One::value(calls.subspan(i, 1), counts, spans));
+        }
+    }
+    template <class Spans>
+    Value value(Spans& /*spans*/) {
+        return std::move(values_);
+    }
+    Value outage(Counts& counts) requires requires { One::outage(counts); }
+    {
+        while (values_.size() < requests_.size()) {
+            values_.push_back(One::outage(counts));
+        }
+        return std::move(values_);
+    }
+    bool drop(std::size_t /*count*/) { return false; }
+    static bool drop_answers(std::size_t /*count*/) { return false; }
+
+  private:
+    std::vector<One> requests_;
+    std::size_t made_ = 0;
+    Value values_;
 };
 
 /// The keys of a call that looks something up or removes it.

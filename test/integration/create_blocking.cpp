@@ -233,3 +233,31 @@ TEST_CASE("Ten threads on twenty keys load each value once, in two processes") {
     CHECK(wrong == 0);
     CHECK(loads == keys);
 }
+
+TEST_CASE("Threads have many missing values loaded by one call of the loader") {
+    TestSchema schema;
+    PostgresCache cache(server_pool(2), schema.cache_options());
+    std::vector<std::vector<std::string>> asked;
+    const auto load = [&](std::vector<std::string> keys) {
+        asked.push_back(keys);
+        std::vector<std::optional<int>> values;
+        for (const auto& key : keys) {
+            values.push_back(key == "nothing" ? std::nullopt : std::optional(int(key.size())));
+        }
+        return values;
+    };
+    using Values = std::vector<std::optional<int>>;
+    cache.put("there", 100, 1h);
+    const auto get = [&](const std::vector<std::string>& keys, const CreateOptions& options) {
+        return cache.get_or_create_many<std::optional<int>>(keys, options, load);
+    };
+    CHECK(get({"a", "there", "nothing", "bb"}, CreateOptions(1h)) ==
+          Values{1, 100, std::nullopt, 2});
+    CHECK(asked == std::vector<std::vector<std::string>>{{"a", "nothing", "bb"}});
+    CHECK(get({"bb", "a"}, CreateOptions(1h)) == Values{2, 1});
+    CHECK(asked.size() == 1);
+    schema.sql().exec("UPDATE " + schema.table() + " SET expires_at = now() + interval '1 minute'");
+    CHECK(get({"there", "bb"}, stale_in_threads(1h, 10min)) == Values{100, 2});
+    CHECK(eventually([&] { return schema.rows("expires_at > now() + interval '1 hour'") == 2; }));
+    CHECK(cache.get<int>("there") == 5);
+}
