@@ -1,3 +1,4 @@
+#include <array>
 #include <psycache/instrumentation.hpp>
 
 namespace psycache {
@@ -60,6 +61,14 @@ std::unique_ptr<CacheCleanupSpan> CacheInstrumentation::start_cache_cleanup_span
 
 void CacheInstrumentation::record_connection_wait(const ConnectionWait&) {}
 void CacheInstrumentation::record_statement(const StatementInfo&) {}
+void CacheInstrumentation::record_load(const LoadInfo&) {}
+void CacheInstrumentation::record_stale_hit() {}
+
+std::string_view name_of(LoadInfo::Outcome outcome) noexcept {
+    static constexpr std::array<std::string_view, 7> names{
+        "stored", "late", "unstored", "nothing", "failed", "elsewhere", "abandoned"};
+    return names[static_cast<std::size_t>(outcome)];
+}
 void CacheInstrumentation::record_pool_change(const PoolChange&) {}
 
 }  // namespace psycache

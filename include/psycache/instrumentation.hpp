@@ -55,8 +55,8 @@ class PSYCACHE_EXPORT CacheSpan {
 };
 
 /// One call that looks up: `get`, `get_raw`, `get_text`, `get_entry`, `expires_in`, `take`,
-/// `get_and_touch`, and those of many keys. A hit or a miss is recorded for each key, or an error,
-/// then it ends.
+/// `get_and_touch`, `get_or_create`, and those of many keys. A hit or a miss is recorded for each
+/// key, or an error, then it ends.
 class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
   public:
     ~CacheGetSpan() override;
@@ -67,7 +67,8 @@ class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
 };
 
 /// One call that stores: `put`, `put_raw`, `put_text`, `put_if_absent`, `replace`,
-/// `compare_and_put`, `increment`, `merge`, and those of many keys. A put is recorded for each key
+/// `compare_and_put`, `increment`, `merge`, and those of many keys; and what a load of
+/// `get_or_create` stores. A put is recorded for each key
 /// that was stored, or an error.
 class PSYCACHE_EXPORT CachePutSpan : public CacheSpan {
   public:
@@ -130,7 +131,8 @@ struct ConnectionWait {
 struct StatementInfo {
     /// "get", "put", "remove", "touch", "put_if_absent", "replace", "compare_and_put", "take",
     /// "get_and_touch", "get_entry", "expires_in", "increment", "merge", "remove_prefix",
-    /// "remove_tag", "clear", "flush" or "cleanup"; a literal.
+    /// "remove_tag", "clear", "flush" or "cleanup"; of get_or_create "get_or_create",
+    /// "claim_load", "publish_load" and "release_load"; a literal.
     std::string_view operation;
     /// How many calls it serves; 1 for flush, clear and for each batch of the others that work on
     /// many rows.
@@ -156,6 +158,32 @@ struct PoolChange {
 
     friend bool operator==(const PoolChange&, const PoolChange&) = default;
 };
+
+/// A load of get_or_create that has ended: one for a key, whatever the number of its callers.
+struct LoadInfo {
+    enum class Outcome {
+        stored,     ///< loaded and stored
+        late,       ///< loaded, and not stored: the entry was changed or removed meanwhile
+        unstored,   ///< loaded, and could not be stored: an outage, or no value of JSON
+        nothing,    ///< the loader had nothing to store
+        failed,     ///< the loader threw
+        elsewhere,  ///< another process has loaded it; the loader was not called
+        abandoned   ///< all callers have left; the loader was cancelled
+    };
+
+    Outcome outcome = Outcome::stored;
+    /// Whether a live entry was to be loaded anew, while its callers had their answers already.
+    bool renewal = false;
+    /// How many callers got the result.
+    std::size_t callers = 0;
+    /// How long the loader took; 0 where it was not called.
+    Duration took{0};
+    /// How long another process was waited for; 0 where none was.
+    Duration waited{0};
+};
+
+/// @returns the name of an outcome, as metrics have it: "stored", "late" ...; a literal.
+PSYCACHE_EXPORT std::string_view name_of(LoadInfo::Outcome outcome) noexcept;
 
 /// An observer of a cache: one method per operation, each of which may open a span, and one for
 /// each thing that happens underneath.
@@ -207,6 +235,10 @@ class PSYCACHE_EXPORT CacheInstrumentation {
     virtual void record_connection_wait(const ConnectionWait& wait);
     /// A statement has been answered, or has failed.
     virtual void record_statement(const StatementInfo& statement);
+    /// A load of get_or_create has ended.
+    virtual void record_load(const LoadInfo& load);
+    /// A get_or_create was answered with a stale value; its span has recorded a hit.
+    virtual void record_stale_hit();
     /// A pool has changed: of the cache itself if it makes its own pool, else of every
     /// ConnectionPool that names this object in `PoolOptions::instrumentations`. A pool that is
     /// destroyed takes back all that it has added.

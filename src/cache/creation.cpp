@@ -181,6 +181,9 @@ asio::awaitable<void> run_loads(CacheCore::Self core, LoadGroup group, CallOptio
             auto loading = call_loader(*abandonment, loader, LoadGroup::keys(members), values);
             const std::exception_ptr error = co_await std::move(loading);
             if (abandonment->wanted == 0) {
+                for (LoadGroup::Member* const member : members) {
+                    member->progress.finish_abandoned();
+                }
                 co_return;  // the leases are given back already
             }
             LoadGroup::loaded(members, error, std::move(values));
@@ -315,18 +318,26 @@ TimePoint LoadProgress::pause() {
         ++core_.counts->load_waits;
     }
     const TimePoint now = Clock::now();
+    waits_since_ = now;
     backoff_.failed(now, last_look);
     return std::min(backoff_.next_attempt(), now + lease_left_);
 }
 
+void LoadProgress::paused() {
+    waited_ += std::chrono::duration_cast<Duration>(Clock::now() - waits_since_);
+    steps_.paused();
+}
+
 void LoadProgress::loading() {
     ++core_.counts->loads;
+    has_loaded_ = true;
     began_ = Clock::now();
 }
 
 void LoadProgress::loaded(const std::exception_ptr& error,
                           std::optional<boost::json::value> value) {
     const TimePoint now = Clock::now();
+    took_ = std::chrono::duration_cast<Duration>(now - began_);
     if (error) {
         ++core_.counts->load_failures;
         result_.error = error;
@@ -338,7 +349,7 @@ void LoadProgress::loaded(const std::exception_ptr& error,
         steps_.loaded(LoadSteps::Loaded::failure);
         return;
     }
-    duty_.loads().loaded(order_.key, std::chrono::duration_cast<Duration>(now - began_));
+    duty_.loads().loaded(order_.key, took_);
     result_.value = std::move(value);
     steps_.loaded(result_.value ? LoadSteps::Loaded::value : LoadSteps::Loaded::nothing);
 }
@@ -360,6 +371,7 @@ void LoadProgress::published(const std::exception_ptr& error, bool stored) {
         failed(error, false);
         return;
     }
+    stored_ = stored;
     steps_.published(stored);
     core_.counts->late_loads += steps_.too_late() ? 1 : 0;
 }
@@ -383,7 +395,35 @@ void LoadProgress::finish() {
     if (renewal() && steps_.elsewhere()) {
         quiet_until_ = Clock::now() + last_look;
     }
-    duty_.loads().end(duty_.load(), std::move(result_), quiet_until_);
+    const LoadInfo::Outcome how = outcome();
+    const bool asked = has_loaded_ || result_.value;
+    const std::size_t callers = duty_.loads().end(duty_.load(), std::move(result_), quiet_until_);
+    if (asked) {
+        tell(how, callers);
+    }
+}
+
+LoadInfo::Outcome LoadProgress::outcome() const noexcept {
+    if (!has_loaded_) {
+        return LoadInfo::Outcome::elsewhere;
+    }
+    if (stored_) {
+        return LoadInfo::Outcome::stored;
+    }
+    if (steps_.too_late()) {
+        return LoadInfo::Outcome::late;
+    }
+    if (result_.value) {
+        return LoadInfo::Outcome::unstored;
+    }
+    return result_.error ? LoadInfo::Outcome::failed : LoadInfo::Outcome::nothing;
+}
+
+void LoadProgress::tell(LoadInfo::Outcome outcome, std::size_t callers) {
+    if (!std::exchange(told_, true)) {
+        const LoadInfo info{outcome, renewal(), callers, took_, waited_};
+        core_.observers->tell([&](CacheInstrumentation& provider) { provider.record_load(info); });
+    }
 }
 
 CallOptions LoadGroup::call() const {
@@ -523,6 +563,8 @@ Creation::Next Creation::found(Found& found) const {
             freshness(found.sight.left, options.stale_for, took, options.early, random);
         if (how == Freshness::stale) {
             ++core_->counts->stale_hits;
+            core_->observers->tell(
+                [](CacheInstrumentation& provider) { provider.record_stale_hit(); });
             const auto error =
                 options.stale_on_error ? nullptr : loads.recent_error(key_, Clock::now());
             if (error) {

@@ -48,7 +48,7 @@ class LoadProgress {
     void looked(const std::exception_ptr& error, Found found);
     /// @returns until when to wait.
     TimePoint pause();
-    void paused() { steps_.paused(); }
+    void paused();
     void loading();
     void loaded(const std::exception_ptr& error, std::optional<boost::json::value> value);
     /// @returns nothing where what was loaded cannot be stored.
@@ -58,8 +58,10 @@ class LoadProgress {
     EndOne end();
     void given_back() { steps_.given_back(); }
     void abandon() { steps_.abandon(); }
-    /// All is done: callers hear the result.
+    /// All is done: callers and observers hear the result, once.
     void finish();
+    /// Nobody waits for it any more, and its loader has been cancelled.
+    void finish_abandoned() { tell(LoadInfo::Outcome::abandoned, 0); }
 
     /// @returns what gives the lease back at once, whatever step the load is in.
     EndOne give_back() const { return end_after(Duration::zero()); }
@@ -68,6 +70,8 @@ class LoadProgress {
     bool renewal() const noexcept { return kind_ == LoadSteps::Kind::renewal; }
     std::string stub_key() const;
     EndOne end_after(Duration later) const;
+    LoadInfo::Outcome outcome() const noexcept;
+    void tell(LoadInfo::Outcome outcome, std::size_t callers);
     /// A statement has failed. @param matters whether callers are to hear of it.
     void failed(const std::exception_ptr& error, bool matters);
 
@@ -80,8 +84,14 @@ class LoadProgress {
     LoadResult result_;
     TimePoint quiet_until_ = TimePoint::min();
     TimePoint began_;
+    Duration took_{0};
+    TimePoint waits_since_;
+    Duration waited_{0};
     Backoff backoff_;
     bool has_waited_ = false;
+    bool has_loaded_ = false;
+    bool stored_ = false;
+    bool told_ = false;
 };
 
 /// Loads that one caller has started together: one call of its loader serves all that may load at

@@ -127,21 +127,24 @@ bool Loads::abandoned(const std::shared_ptr<Load>& load) const {
     return load->abandoned_;
 }
 
-void Loads::end(const std::shared_ptr<Load>& load, LoadResult result, TimePoint quiet_until) {
+std::size_t Loads::end(const std::shared_ptr<Load>& load, LoadResult result,
+                       TimePoint quiet_until) {
     std::vector<std::shared_ptr<LoadWait>> waiting;
     std::function<void()> no_longer;
+    std::size_t callers = 0;
     auto shared = std::make_shared<const LoadResult>(std::move(result));
     {
         const std::lock_guard lock(mutex_);
         if (load->ended_) {
-            return;
+            return 0;
         }
         load->ended_ = true;
+        callers = load->callers_;
         load->result_ = shared;
         waiting.swap(load->waiting_);
         no_longer.swap(load->on_abandoned_);
         if (load->abandoned_) {
-            return;
+            return callers;
         }
         in_progress_.erase(load->key);
         if (quiet_until != TimePoint::min()) {
@@ -152,6 +155,7 @@ void Loads::end(const std::shared_ptr<Load>& load, LoadResult result, TimePoint 
     for (const auto& one : waiting) {
         one->settle_with([&] { one->result = shared; });
     }
+    return callers;
 }
 
 void Loads::loaded(const std::string& key, Duration took) {

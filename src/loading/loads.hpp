@@ -95,7 +95,8 @@ class Loads {
 
     /// The load has ended: its callers get the result. Does nothing the second time.
     /// @param quiet_until no renewal begins before; and where it failed, no load.
-    void end(const std::shared_ptr<Load>& load, LoadResult result, TimePoint quiet_until);
+    /// @returns how many callers it had.
+    std::size_t end(const std::shared_ptr<Load>& load, LoadResult result, TimePoint quiet_until);
 
     /// A value took so long to be loaded.
     void loaded(const std::string& key, Duration took);

@@ -9,6 +9,7 @@
 
 #include "support/run_coro.hpp"
 #include "support/schema.hpp"
+#include "support/spy.hpp"
 
 using namespace psycache;
 using namespace psycache::test;
@@ -64,9 +65,9 @@ class SlowLoader {
 
 /// A cache of a process of its own, as far as leases are concerned.
 struct Process {
-    explicit Process(const TestSchema& schema, OnOutage on_outage = OnOutage::raise) {
+    explicit Process(const TestSchema& schema) {
         CacheOptions options = schema.cache_options();
-        options.on_outage = on_outage;
+        options.instrumentations = {told};
         cache.emplace(context.get_executor(), server_pool(2), options);
         loader.emplace(context);
     }
@@ -98,10 +99,13 @@ struct Process {
     }
     CacheStatistics statistics() const { return cache->statistics(); }
 
+    std::shared_ptr<LoadTally> told = std::make_shared<LoadTally>();
     asio::io_context context;
     std::optional<AsyncPostgresCache> cache;
     std::optional<SlowLoader> loader;
 };
+
+using Words = std::vector<std::string>;
 
 /// Whether any process may load the key, as the table has it.
 bool has_stub(TestSchema& schema, const std::string& key = "key") {
@@ -163,12 +167,14 @@ TEST_CASE("A missing value is loaded once, stored, and found by all") {
     CHECK(statistics.misses == 200);
     CHECK(statistics.statements < 20);
     CHECK(schema.rows() == 1);
+    CHECK(process.told->words() == Words{"stored for 200"});
+    CHECK(process.told->last().took > 0s);
+    CHECK(process.told->last().waited == 0s);
 }
 
 TEST_CASE("Any type that converts can be loaded, also nothing") {
     TestSchema schema;
     Process process(schema);
-    using Words = std::vector<std::string>;
     const auto words = [&] {
         return process.run(process.cache->get_or_create<Words>("words", CreateOptions(1h),
                                                                []() -> asio::awaitable<Words> {
@@ -229,6 +235,9 @@ TEST_CASE(
     CHECK(result_of(other, elsewhere) == 1);
     CHECK(other.statistics().load_waits == 1);
     CHECK(process.statistics().load_failures == 1);
+    CHECK(process.told->words() == Words{"failed for 3"});
+    CHECK(other.told->words() == Words{"stored for 1"});
+    CHECK(other.told->last().waited > 50ms);
 }
 
 TEST_CASE("Callers leave one by one, and the loader is cancelled with the last one") {
@@ -264,6 +273,7 @@ TEST_CASE("Callers leave one by one, and the loader is cancelled with the last o
         process.loader->open();
         auto next = process.start();
         CHECK(result_of(process, next) == 2);
+        CHECK(process.told->words() == Words{"abandoned for 0", "stored for 1"});
     }
 }
 
@@ -319,6 +329,8 @@ TEST_CASE("One of several processes loads a value") {
     }
     CHECK(other.loader->calls == 0);
     CHECK(other.statistics().loads == 0);
+    CHECK(other.told->words() == Words{"elsewhere for 50"});
+    CHECK(other.told->last().waited > 100ms);
 }
 
 TEST_CASE("A lease that has ended is taken over, and what comes late is not stored") {
@@ -339,6 +351,7 @@ TEST_CASE("A lease that has ended is taken over, and what comes late is not stor
     CHECK(one.statistics().late_loads == 1);
     auto third = one.start();
     CHECK(result_of(one, third) == 11);
+    CHECK(one.told->words() == Words{"late for 1"});
 }
 
 TEST_CASE("A lease that ends is no reason to drop what nobody else has loaded") {
@@ -508,6 +521,9 @@ TEST_CASE("A stale value is answered at once while one caller has it loaded anew
     CHECK(result_of(other, fresh) == 1);
     // Its lease is given back.
     CHECK(one.until([&] { return schema.rows() == 1; }));
+    CHECK(one.told->words().front() == "stale");
+    CHECK(one.told->words().back() == "stored renewal for 0");
+    CHECK(one.told->words().size() == 21);
     set_left(schema, "5 minutes");
     other.loader->calls = 10;
     other.loader->open();

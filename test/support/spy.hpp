@@ -61,6 +61,34 @@ class LogCapture {
     std::shared_ptr<Journal> journal_ = std::make_shared<Journal>();
 };
 
+/// Keeps what becomes of loads, a word for each.
+class LoadTally : public CacheInstrumentation {
+  public:
+    void record_load(const LoadInfo& load) override {
+        const std::lock_guard lock(mutex_);
+        words_.push_back(std::string(name_of(load.outcome)) + (load.renewal ? " renewal" : "") +
+                         " for " + std::to_string(load.callers));
+        last_ = load;
+    }
+    void record_stale_hit() override {
+        const std::lock_guard lock(mutex_);
+        words_.emplace_back("stale");
+    }
+    std::vector<std::string> words() const {
+        const std::lock_guard lock(mutex_);
+        return words_;
+    }
+    LoadInfo last() const {
+        const std::lock_guard lock(mutex_);
+        return last_;
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    std::vector<std::string> words_;
+    LoadInfo last_;
+};
+
 /// Adds up what happens underneath the calls, and keeps every statement.
 class TallyInstrumentation : public CacheInstrumentation {
   public:
