@@ -165,8 +165,9 @@ bool get_or_create_value(BlockingCore& core, std::string key, const CreateOption
     InsideLoader::refuse(core, creation.key());
     const std::shared_ptr<Loads>& loads = core.cache()->loads;
     for (;;) {
+        const TimePoint since = Clock::now();
         Found found = core.perform(LookUpOne(creation.key()), terms->look(*core.cache()));
-        Creation::Next next = creation.found(found);
+        Creation::Next next = creation.found(found, since);
         if (next.renewal) {
             LoadGroup renewal;
             renewal.add(*core.cache(), std::move(*next.renewal), creation.order(),
@@ -200,11 +201,12 @@ std::vector<bool> get_or_create_values(BlockingCore& core, const std::vector<std
         InsideLoader::refuse(core, key);
     }
     for (; !creations.done(); creations.next_round()) {
+        const TimePoint since = Clock::now();
         std::vector<Found> found =
             core.perform(Together<LookUpOne>(creations.look_ups()), terms->look(*core.cache()));
         LoadGroup to_load;
         LoadGroup to_renew;
-        creations.found(std::move(found), to_load, to_renew);
+        creations.found(std::move(found), since, to_load, to_renew);
         run_beside(core, std::move(to_renew), loader);
         run_loads(core, to_load, loader);
         const std::vector<std::shared_ptr<Load>> loads = creations.loads();

@@ -286,6 +286,7 @@ void LoadProgress::failed(const std::exception_ptr& error, bool matters) {
 
 ClaimOne LoadProgress::claim() {
     steps_.claiming();
+    asked_ = Clock::now();
     ClaimOne claim;
     claim.key = stub_key();
     claim.stub = order_.stub;
@@ -331,6 +332,9 @@ void LoadProgress::paused() {
 void LoadProgress::loading() {
     ++core_.counts->loads;
     has_loaded_ = true;
+    if (steps_.holds_lease()) {
+        duty_.loads().begins(duty_.load(), steps_.version(), asked_);
+    }
     began_ = Clock::now();
 }
 
@@ -552,7 +556,7 @@ void Creation::read(boost::json::value&& value) const {
     }
 }
 
-Creation::Next Creation::found(Found& found) const {
+Creation::Next Creation::found(Found& found, TimePoint since) const {
     const CreateOptions& options = terms_->options;
     Loads& loads = *core_->loads;
     Next next;
@@ -572,7 +576,7 @@ Creation::Next Creation::found(Found& found) const {
             }
         }
         if (how != Freshness::fresh) {
-            if (auto load = loads.renew(key_, Clock::now())) {
+            if (auto load = loads.renew(key_, Clock::now(), found.sight.version)) {
                 next.renewal.emplace(core_->loads, std::move(load));
             }
         }
@@ -583,7 +587,7 @@ Creation::Next Creation::found(Found& found) const {
     if (found.sight.state == Sight::State::out_of_reach) {
         next.kind = LoadSteps::Kind::uncached;
     }
-    Loads::Place place = loads.join(key_, Clock::now());
+    Loads::Place place = loads.join(key_, Clock::now(), found.sight.version, since);
     if (place.error) {
         std::rethrow_exception(place.error);
     }
@@ -635,10 +639,11 @@ std::vector<LookUpOne> Creations::look_ups() const {
     return all;
 }
 
-void Creations::found(std::vector<Found>&& found, LoadGroup& to_load, LoadGroup& to_renew) {
+void Creations::found(std::vector<Found>&& found, TimePoint since, LoadGroup& to_load,
+                      LoadGroup& to_renew) {
     for (std::size_t i = 0; i < open_.size(); ++i) {
         Open& one = open_[i];
-        Creation::Next next = one.creation.found(found[i]);
+        Creation::Next next = one.creation.found(found[i], since);
         if (next.renewal) {
             to_renew.add(*core_, std::move(*next.renewal), one.creation.order(),
                          LoadSteps::Kind::renewal, found[i].sight);
@@ -688,9 +693,10 @@ asio::awaitable<bool> get_or_create_value(CacheCore::Self core, std::string key,
         std::make_shared<const Creation::Terms>(std::move(options), reader, must_have);
     const Creation creation(core, terms, std::move(key));
     for (;;) {
+        const TimePoint since = Clock::now();
         auto looking = perform(core, LookUpOne(creation.key()), terms->look(*core));
         Found found = co_await std::move(looking);
-        Creation::Next next = creation.found(found);
+        Creation::Next next = creation.found(found, since);
         if (next.renewal) {
             LoadGroup renewal;
             renewal.add(*core, std::move(*next.renewal), creation.order(), LoadSteps::Kind::renewal,
@@ -724,11 +730,12 @@ asio::awaitable<std::vector<bool>> get_or_create_values(CacheCore::Self core,
         std::make_shared<const Creation::Terms>(std::move(options), reader, must_have);
     Creations creations(core, terms, std::move(keys));
     for (; !creations.done(); creations.next_round()) {
+        const TimePoint since = Clock::now();
         auto looking = perform(core, Together<LookUpOne>(creations.look_ups()), terms->look(*core));
         std::vector<Found> found = co_await std::move(looking);
         LoadGroup to_load;
         LoadGroup to_renew;
-        creations.found(std::move(found), to_load, to_renew);
+        creations.found(std::move(found), since, to_load, to_renew);
         if (!to_renew.empty()) {
             start_loads(core, executor, std::move(to_renew), loader);
         }

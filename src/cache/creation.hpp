@@ -83,6 +83,7 @@ class LoadProgress {
     Duration lease_left_;
     LoadResult result_;
     TimePoint quiet_until_ = TimePoint::min();
+    TimePoint asked_;
     TimePoint began_;
     Duration took_{0};
     TimePoint waits_since_;
@@ -192,8 +193,9 @@ class Creation {
     const std::string& key() const noexcept { return key_; }
     LoadOrder order() const { return {key_, terms_->options}; }
 
+    /// @param since when the look-up was begun.
     /// @throws Error, or what the last loader threw.
-    Next found(Found& found) const;
+    Next found(Found& found, TimePoint since) const;
     /// The wait for a load is over. @returns whether there is a value; nothing if it is to be
     /// looked up again. @throws Error, or what the loader threw.
     std::optional<bool> loaded(const LoadWait& waiting) const;
@@ -219,7 +221,8 @@ class Creations {
     bool done() const noexcept { return open_.empty(); }
     std::vector<LookUpOne> look_ups() const;
     /// Takes what was found. @p to_load and @p to_renew become what the call is to run.
-    void found(std::vector<Found>&& found, LoadGroup& to_load, LoadGroup& to_renew);
+    void found(std::vector<Found>&& found, TimePoint since, LoadGroup& to_load,
+               LoadGroup& to_renew);
     /// What is to be waited for, one after the other: the load of each key that has no value yet.
     std::vector<std::shared_ptr<Load>> loads() const;
     /// The wait for load @p number is over.

@@ -33,14 +33,18 @@ const Loads::Quiet* Loads::quiet(const std::string& key, TimePoint now) {
     return &found->second;
 }
 
-Loads::Place Loads::join(const std::string& key, TimePoint now) {
+Loads::Place Loads::join(const std::string& key, TimePoint now, std::int64_t version,
+                         TimePoint since) {
     const std::lock_guard lock(mutex_);
     Place place;
     auto& load = in_progress_[key];
-    if (!load) {
+    const bool overtaken = load && load->asked_ < since && load->version_ != version;
+    if (!load || overtaken) {
         const Quiet* const failed = quiet(key, now);
         if (failed != nullptr && failed->error) {
-            in_progress_.erase(key);
+            if (!load) {
+                in_progress_.erase(key);
+            }
             place.error = failed->error;
             return place;
         }
@@ -52,15 +56,30 @@ Loads::Place Loads::join(const std::string& key, TimePoint now) {
     return place;
 }
 
-std::shared_ptr<Load> Loads::renew(const std::string& key, TimePoint now) {
+std::shared_ptr<Load> Loads::renew(const std::string& key, TimePoint now, std::int64_t version) {
     const std::lock_guard lock(mutex_);
     if (in_progress_.contains(key) || quiet(key, now) != nullptr) {
         return nullptr;
     }
     auto load = std::make_shared<Load>(key);
     load->renewal_ = true;
+    load->version_ = version;
     in_progress_.emplace(key, load);
     return load;
+}
+
+void Loads::begins(const std::shared_ptr<Load>& load, std::int64_t version, TimePoint asked) {
+    const std::lock_guard lock(mutex_);
+    load->version_ = version;
+    load->asked_ = asked;
+}
+
+/// Its key has no load any more, unless another one has taken its place. Under the lock.
+void Loads::forget(const std::shared_ptr<Load>& load) {
+    const auto found = in_progress_.find(load->key);
+    if (found != in_progress_.end() && found->second == load) {
+        in_progress_.erase(found);
+    }
 }
 
 std::exception_ptr Loads::recent_error(const std::string& key, TimePoint now) {
@@ -100,7 +119,7 @@ void Loads::leave(const std::shared_ptr<Load>& load) {
             return;
         }
         load->abandoned_ = true;
-        in_progress_.erase(load->key);
+        forget(load);
         tell = load->on_abandoned_;
     }
     if (tell) {
@@ -146,7 +165,7 @@ std::size_t Loads::end(const std::shared_ptr<Load>& load, LoadResult result,
         if (load->abandoned_) {
             return callers;
         }
-        in_progress_.erase(load->key);
+        forget(load);
         if (quiet_until != TimePoint::min()) {
             make_room(quiet_, most_remembered);
             quiet_.insert_or_assign(load->key, Quiet{quiet_until, shared->error});

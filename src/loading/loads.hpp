@@ -58,6 +58,8 @@ class Load {
     bool renewal_ = false;
     bool ended_ = false;
     bool abandoned_ = false;
+    std::int64_t version_ = 0;
+    TimePoint asked_ = TimePoint::max();  // for its lease; no time before it has that
     std::shared_ptr<const LoadResult> result_;
     std::vector<std::shared_ptr<LoadWait>> waiting_;
     std::function<void()> on_abandoned_;
@@ -77,11 +79,19 @@ class Loads {
     Loads();
 
     /// A caller wants to wait for the value of a key. It counts as one of the load's callers until
-    /// leave().
-    Place join(const std::string& key, TimePoint now);
+    /// leave(). A load that began before the caller, and whose row is not what it was, loads what
+    /// was before a change that the caller may know of: it is left to those who wait for it
+    /// already.
+    /// @param version of the row, as the caller has found it.
+    /// @param since   when the caller began to look.
+    Place join(const std::string& key, TimePoint now, std::int64_t version, TimePoint since);
     /// A live entry wants to be renewed. @returns the load to be run; null where one is in progress
     /// or is not to be tried yet.
-    std::shared_ptr<Load> renew(const std::string& key, TimePoint now);
+    /// @param version of the entry.
+    std::shared_ptr<Load> renew(const std::string& key, TimePoint now, std::int64_t version);
+    /// The loader of a load is called from now on. @param version of its row.
+    /// @param asked   when its lease was asked for.
+    void begins(const std::shared_ptr<Load>& load, std::int64_t version, TimePoint asked);
     /// @returns what the last load threw, if that was a moment ago.
     std::exception_ptr recent_error(const std::string& key, TimePoint now);
 
@@ -115,6 +125,7 @@ class Loads {
     };
 
     const Quiet* quiet(const std::string& key, TimePoint now);
+    void forget(const std::shared_ptr<Load>& load);
 
     mutable std::mutex mutex_;
     std::unordered_map<std::string, std::shared_ptr<Load>> in_progress_;

@@ -28,7 +28,7 @@ struct Sight {
 
     State state = State::absent;
     Duration left{0};  ///< until the entry, or the lease, ends; no_expiry for one without end
-    std::int64_t version = 0;  ///< the expiry of a live entry, as the server writes it
+    std::int64_t version = 0;  ///< the expiry of the row, as the server writes it; 0 for no row
     std::size_t size = 0;      ///< the stored size of the value; 0 where it was not asked for
 };
 
@@ -54,16 +54,16 @@ struct LoadLease {
         return concat({"statement_timestamp() + ", lease, " * interval '1 microsecond' - ", shift});
     }
 
-    /// @param expiry of a row that is live or leased, @param now as the server has sent them.
-    static Sight sight(std::int64_t expiry, std::int64_t now) {
+    /// @param expiry of a row, @param now as the server has sent them. @param is_leased as above.
+    static Sight sight(std::int64_t expiry, std::int64_t now, bool is_leased) {
         Sight sight;
+        sight.version = expiry;
         if (expiry > now) {
             sight.state = Sight::State::live;
             sight.left = expiry == std::numeric_limits<std::int64_t>::max()
                              ? no_expiry
                              : Duration(expiry - now);
-            sight.version = expiry;
-        } else {
+        } else if (is_leased) {
             sight.state = Sight::State::leased;
             sight.left = Duration(expiry - now + shift_microseconds);
         }

@@ -12,18 +12,18 @@ struct LookUpCall final : ValueCall {
     Sight sight;
 };
 
-/// Looks up what get_or_create has to know of keys: live entries with their expiry, and the load
-/// leases that others hold.
+/// Looks up what get_or_create has to know of keys: the expiry of their rows, the values of those
+/// that are live, and whether another one holds the load lease.
 class LookUp final : public TableOperation {
   public:
     explicit LookUp(const Table& its_table)
         : TableOperation(its_table, "get_or_create", false),
           one_(concat({"SELECT 1::bigint", columns(table.sizes), " FROM ", table.name,
-                       " AS t WHERE t.key = $1 AND ", wanted()}),
+                       " AS t WHERE t.key = $1"}),
                {pg::Oid::text}),
           many_(concat({"SELECT o.i", columns(table.sizes),
                         " FROM unnest($1::text[]) WITH ORDINALITY AS o(k, i) JOIN ", table.name,
-                        " AS t ON t.key = o.k WHERE ", wanted()}),
+                        " AS t ON t.key = o.k"}),
                 {pg::Oid::text_array}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
@@ -52,21 +52,23 @@ class LookUp final : public TableOperation {
     }
 
   private:
-    static std::string_view columns(bool sizes) {
-        return sizes ? ", t.expires_at, statement_timestamp(), t.value, pg_column_size(t.value)"
-                     : ", t.expires_at, statement_timestamp(), t.value";
-    }
-    static std::string wanted() {
-        return concat({"(t.expires_at > statement_timestamp() OR ", LoadLease::leased("t"), ")"});
+    static std::string columns(bool sizes) {
+        return concat(
+            {", t.expires_at, statement_timestamp(),"
+             " CASE WHEN t.expires_at <= statement_timestamp() THEN ",
+             LoadLease::leased("t"),
+             " END, CASE WHEN t.expires_at > statement_timestamp() THEN t.value END",
+             sizes ? ", pg_column_size(t.value)" : ""});
     }
 
     void answer_one(const Group& group, std::size_t number, const pg::Rows& rows, std::size_t row,
                     Resume how) const {
-        Sight sight = LoadLease::sight(rows.integer(row, 1), rows.integer(row, 2));
+        const bool leased = rows.bytes(row, 3) == std::string_view("\x01", 1);
+        Sight sight = LoadLease::sight(rows.integer(row, 1), rows.integer(row, 2), leased);
         std::optional<StoredValue> value;
         if (sight.state == Sight::State::live) {
-            sight.size = table.sizes ? static_cast<std::size_t>(rows.integer(row, 4)) : 0;
-            value.emplace(rows.bytes(row, 3), sight.size);
+            sight.size = table.sizes ? static_cast<std::size_t>(rows.integer(row, 5)) : 0;
+            value.emplace(rows.bytes(row, 4), sight.size);
         }
         std::size_t calls_left = group.calls(number).size();
         for (LookUpCall& call : group.calls<LookUpCall>(number)) {

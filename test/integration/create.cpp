@@ -449,6 +449,34 @@ TEST_CASE("What is loaded is not stored when the entry has changed meanwhile") {
     CHECK(process.run(process.cache->get<int>("key")) == after);
 }
 
+TEST_CASE("Who comes after a change does not wait for what was begun before it") {
+    TestSchema schema;
+    Process process(schema);
+    auto before = process.start();
+    REQUIRE(process.until([&] { return process.loader->running == 1; }));
+    auto beside = process.start();
+    REQUIRE(process.until([&] { return process.statistics().load_joins == 1; }));
+    SECTION("made by this process") {
+        process.run(process.cache->remove("key"));
+    }
+    SECTION("made by another one") {
+        schema.sql().exec("DELETE FROM " + schema.table());
+    }
+    std::vector<Started<int>> after;
+    for (int i = 0; i < 5; ++i) {
+        after.push_back(process.start());
+    }
+    REQUIRE(process.until([&] { return process.loader->running == 2; }));
+    process.loader->open();
+    CHECK(result_of(process, before) == 1);
+    CHECK(result_of(process, beside) == 1);
+    for (auto& caller : after) {
+        CHECK(result_of(process, caller) == 2);
+    }
+    CHECK(process.loader->calls == 2);
+    CHECK(process.run(process.cache->get<int>("key")) == 2);
+}
+
 TEST_CASE("What rolls back has changed nothing: the loaded value is stored") {
     TestSchema schema;
     Process process(schema);

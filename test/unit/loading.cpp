@@ -402,14 +402,14 @@ TEST_CASE("A load that its callers have left, or whose server fails, gives its l
 TEST_CASE("Loads are one for a key, and remember what failed") {
     Loads loads;
     const TimePoint now = Clock::now();
-    const auto first = loads.join("key", now);
+    const auto first = loads.join("key", now, 0, now);
     REQUIRE(first.load);
     CHECK(first.starts);
-    const auto second = loads.join("key", now);
+    const auto second = loads.join("key", now, 0, now);
     CHECK(second.load == first.load);
     CHECK_FALSE(second.starts);
-    CHECK(loads.renew("key", now) == nullptr);
-    CHECK(loads.join("other", now).starts);
+    CHECK(loads.renew("key", now, 1) == nullptr);
+    CHECK(loads.join("other", now, 0, now).starts);
 
     SECTION("the last caller takes it away") {
         int told = 0;
@@ -419,7 +419,7 @@ TEST_CASE("Loads are one for a key, and remember what failed") {
         loads.leave(first.load);
         CHECK(told == 1);
         CHECK(loads.abandoned(first.load));
-        CHECK(loads.join("key", now).starts);
+        CHECK(loads.join("key", now, 0, now).starts);
         loads.on_abandoned(first.load, [&] { ++told; });
         CHECK(told == 2);
     }
@@ -435,17 +435,17 @@ TEST_CASE("Loads are one for a key, and remember what failed") {
         const auto late = std::make_shared<LoadWait>();
         loads.wait(second.load, late);
         CHECK(late->settled());
-        CHECK(loads.join("key", now).starts);
+        CHECK(loads.join("key", now, 0, now).starts);
     }
     SECTION("an error is that of later callers for a while") {
         LoadResult result;
         result.error = std::make_exception_ptr(std::runtime_error("no"));
         loads.end(first.load, std::move(result), now + 1s);
-        CHECK(loads.join("key", now).error);
+        CHECK(loads.join("key", now, 0, now).error);
         CHECK(loads.recent_error("key", now));
-        CHECK(loads.renew("key", now) == nullptr);
+        CHECK(loads.renew("key", now, 1) == nullptr);
         CHECK_FALSE(loads.recent_error("key", now + 1s));
-        CHECK(loads.join("key", now + 1s).starts);
+        CHECK(loads.join("key", now + 1s, 0, now).starts);
     }
     SECTION("a duty that goes away tells that its load was abandoned") {
         const auto waiting = std::make_shared<LoadWait>();
@@ -456,7 +456,22 @@ TEST_CASE("Loads are one for a key, and remember what failed") {
         }
         REQUIRE(waiting->settled());
         CHECK(waiting->result->abandoned);
-        CHECK(loads.join("key", now).starts);
+        CHECK(loads.join("key", now, 0, now).starts);
+    }
+    SECTION("who comes after a change does not join what was begun before it") {
+        loads.begins(first.load, 5, now);
+        // Its stub is in its place; or the caller began before the lease was asked for.
+        CHECK(loads.join("key", now + 1s, 5, now + 1s).load == first.load);
+        CHECK(loads.join("key", now + 1s, 0, now).load == first.load);
+        const auto later = loads.join("key", now + 1s, 0, now + 1s);
+        CHECK(later.starts);
+        CHECK(later.load != first.load);
+        CHECK_FALSE(loads.abandoned(first.load));
+        // The one that was overtaken ends for its own callers alone.
+        LoadResult old;
+        old.value = 1;
+        loads.end(first.load, std::move(old), TimePoint::min());
+        CHECK(loads.join("key", now + 1s, 0, now).load == later.load);
     }
     SECTION("it is remembered how long a key took") {
         CHECK(loads.took("key") == Duration::zero());
