@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "core/job.hpp"
+
 using namespace psycache;
 using namespace psycache::detail;
 
@@ -104,4 +106,17 @@ TEST_CASE("What a waiter throws inside of settle() comes out of run(), not of se
     CHECK_THROWS_WITH(context.run(), "the waiter's own");
     CHECK(settled);
     context.run();
+}
+
+TEST_CASE("Work whose time is over before it begins is told from work that is cancelled") {
+    using Work = Job<int>;
+    Work late(Work::OnCancel::leave);
+    CHECK(late.time_out());
+    CHECK_FALSE(late.begin_step());
+    CHECK(late.stop_failure().code == Errc::timed_out);
+    Work begun(Work::OnCancel::leave);
+    CHECK(begun.begin_step());
+    CHECK_FALSE(begun.time_out());
+    CHECK_FALSE(begun.stop_requested());
+    CHECK(begun.stop_failure().code == asio::error::operation_aborted);
 }
