@@ -99,6 +99,9 @@ void run_loads(BlockingCore& core, LoadGroup& group, const Loader& loader) {
             LoadGroup::loaded(members, error, std::move(values));
         } else if (!(members = group.at(Step::publish)).empty()) {
             std::vector<PublishOne> publications = LoadGroup::publications(members);
+            if (members.empty()) {
+                continue;
+            }
             std::optional<std::vector<bool>> stored;
             const auto error =
                 ask(core, Together<PublishOne>(std::move(publications)), options, stored);

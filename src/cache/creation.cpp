@@ -189,6 +189,9 @@ asio::awaitable<void> run_loads(CacheCore::Self core, LoadGroup group, CallOptio
             LoadGroup::loaded(members, error, std::move(values));
         } else if (!(members = group.at(Step::publish)).empty()) {
             std::vector<PublishOne> publications = LoadGroup::publications(members);
+            if (members.empty()) {
+                continue;
+            }
             std::optional<std::vector<bool>> stored;
             auto asking = ask(core, Together<PublishOne>(std::move(publications)), options, stored);
             const std::exception_ptr error = co_await std::move(asking);

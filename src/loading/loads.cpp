@@ -169,6 +169,8 @@ std::size_t Loads::end(const std::shared_ptr<Load>& load, LoadResult result,
         if (quiet_until != TimePoint::min()) {
             make_room(quiet_, most_remembered);
             quiet_.insert_or_assign(load->key, Quiet{quiet_until, shared->error});
+        } else if (shared->value) {
+            quiet_.erase(load->key);
         }
     }
     for (const auto& one : waiting) {
