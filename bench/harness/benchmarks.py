@@ -19,6 +19,9 @@ REDIS_PIPELINED = "redis-benchmark -P 16"
 HIREDIS = "hiredis + JSON, 1 connection"
 NO_PROVIDER = "no provider"
 AGAIN = "no provider, again"
+BY_HAND = "get, compute, put"
+CREATE = "get_or_create"
+CREATE_STALE = "get_or_create, stale_for 1 s"
 PROVIDERS = ["does nothing", "empty spans", "Prometheus"]
 
 CONTENDERS = {
@@ -36,6 +39,9 @@ CONTENDERS = {
     HIREDIS: {"contender": "hiredis"},
     NO_PROVIDER: {"contender": "cache_async"},
     AGAIN: {"contender": "cache_async"},
+    BY_HAND: {"contender": "stampede", "words": ["by_hand"]},
+    CREATE: {"contender": "stampede", "words": ["get_or_create"]},
+    CREATE_STALE: {"contender": "stampede", "words": ["get_or_create", "--stale", "1000"]},
     **{name: {"contender": "cache_async", "provider": name} for name in PROVIDERS},
 }
 
@@ -219,10 +225,32 @@ def operations():
                      "large values.", 7, 1.0, scenarios, ratios)
 
 
+def stampede():
+    name = "8 processes"
+    ratios = []
+    for text, figure in [("loads a second", "loads_per_second"),
+                         ("loads of the ten hottest keys", "hot_loads_per_second"),
+                         ("most loads in 100 ms", "most_loads_in_100_ms"),
+                         ("p50 of a request", "p50_us"),
+                         ("p99 of a request", "p99_us"),
+                         ("statements a second", "statements_per_second"),
+                         ("client CPU of a request", "client_cpu_us"),
+                         ("server CPU of a request", "server_cpu_us")]:
+        for contender in [CREATE, CREATE_STALE]:
+            ratios.append((f"{text}: {BY_HAND} / {contender}", figure, (name, BY_HAND, 8000),
+                           (name, contender, 8000), ""))
+    return Benchmark("How often values are computed that 8,000 callers in 8 processes want: 1,000 keys, the "
+                     "n-th 1/n times as often as the first; fresh for 1 s, computed in 50 ms.", 5, 5.0,
+                     [Scenario(name, "get", {
+                         contender: [8000] for contender in [BY_HAND, CREATE, CREATE_STALE]},
+                               placement=AS_SCHEDULED, beside=False)], ratios)
+
+
 BENCHMARKS = {
     "throughput": throughput(),
     "latency": latency(),
     "blocking": blocking(),
     "instrumentation": instrumentation(),
     "operations": operations(),
+    "stampede": stampede(),
 }

@@ -160,6 +160,8 @@ class Runner:
         with machine.placed(placement, self.servers):
             if job["contender"] == "pgbench":
                 return programs.pgbench(self.postgres, job)
+            if job["contender"] == "stampede":
+                return programs.stampede(self.postgres, job)
             if job["contender"] == "redis_benchmark":
                 return programs.redis_benchmark(self.redis, job, pipeline)
             server = self.redis if job["contender"] == "hiredis" and self.redis else self.postgres

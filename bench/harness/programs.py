@@ -188,6 +188,27 @@ def bench_calls(program, job, server):
     return add_cpu(figures, None, used) if "calls" in figures else figures
 
 
+def stampede(postgres, job):
+    """Callers in 8 processes, which begin without a value."""
+    # With statistics of a table in use: for an empty one the server plans to read all of it.
+    postgres.sql(f"DELETE FROM {job['schema']}.psycache WHERE key LIKE '%stampede:%'")
+    postgres.sql(f"VACUUM ANALYZE {job['schema']}.psycache")
+    # The values, all of which are stored in the first second, expire at any time after some more.
+    warm_up, seconds = 4, job["seconds"]
+    options = {"callers": job["callers"] // 8}
+    if seconds < 0.1:  # --smoke
+        warm_up, seconds = 0.3, 0.1
+        options = {"callers": 2, "think": 5}
+    options.update({"schema": job["schema"], "warm-up": round(warm_up * 1000),
+                    "measured": round(seconds * 1000)})
+    cpu = postgres.server_cpu()
+    output, _ = run([str(Path(postgres.calls).with_name("bench_stampede")), *job["words"],
+                     *(word for name, value in options.items() for word in [f"--{name}", str(value)])])
+    used = cpu.used()
+    # There are as many calls a second while it warms up.
+    return add_cpu(json.loads(output), None, used and used * seconds / (warm_up + seconds))
+
+
 def put_text(calls, job):
     """What all puts of that size write."""
     return run([calls, "entries", json.dumps({**job, "key_count": 1})])[0].splitlines()[1][14:]
