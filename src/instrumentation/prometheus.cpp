@@ -122,6 +122,18 @@ class CleanupSpan final : public Span<CacheCleanupSpan> {
     Metrics& metrics_;
 };
 
+// Not by the time alone: a loader may take less than the clock can tell. One that was cancelled may
+// come without its time.
+bool has_duration(const LoadInfo& load) {
+    return load.took > Duration::zero() || (load.outcome != LoadInfo::Outcome::elsewhere &&
+                                            load.outcome != LoadInfo::Outcome::abandoned);
+}
+
+// The caller that starts a renewal has its answer already and is none of those that wait.
+std::size_t joined(const LoadInfo& load) {
+    return load.renewal || load.callers == 0 ? load.callers : load.callers - 1;
+}
+
 void add(Gauge& gauge, std::ptrdiff_t change) {
     if (change != 0) {
         gauge.Increment(static_cast<double>(change));
@@ -188,6 +200,22 @@ void PrometheusInstrumentation::record_statement(const StatementInfo& statement)
     }
     series.statement_duration->Observe(seconds(statement.took));
     series.statement_calls->Observe(static_cast<double>(statement.calls));
+}
+
+void PrometheusInstrumentation::record_load(const LoadInfo& load) {
+    const auto& plain = metrics_->plain();
+    metrics_->loads(load.outcome, load.renewal).Increment();
+    plain.load_joins.Increment(static_cast<double>(joined(load)));
+    if (load.waited > Duration::zero()) {
+        plain.load_waits.Increment();
+    }
+    if (has_duration(load)) {
+        plain.load_duration.Observe(seconds(load.took));
+    }
+}
+
+void PrometheusInstrumentation::record_stale_hit() {
+    metrics_->plain().stale_hits.Increment();
 }
 
 void PrometheusInstrumentation::record_pool_change(const PoolChange& change) {

@@ -40,6 +40,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::string_view span_name_label = "span_name";
 constexpr std::string_view operation_label = "operation";
 constexpr std::string_view kind_label = "kind";
+constexpr std::string_view outcome_label = "outcome";
+constexpr std::string_view renewal_label = "renewal";
 
 enum Operation : std::size_t {
     op_get,
@@ -66,6 +68,8 @@ enum Kind : std::size_t {
 constexpr std::array<std::string_view, 7> kinds{"cancelled",   "timeout",   "outcome_unknown",
                                                 "unavailable", "transient", "caller_mistake",
                                                 "other"};
+
+constexpr std::size_t load_outcomes = static_cast<std::size_t>(LoadInfo::Outcome::abandoned) + 1;
 
 // From the narrow to the wide: a lost write is "unavailable" too, and what is unavailable is mostly
 // "transient", so in another order some kinds would never be seen.
@@ -112,6 +116,12 @@ inline const Buckets& flushed_entries_buckets() {
     return buckets;
 }
 
+inline const Buckets& load_duration_buckets() {
+    static const Buckets buckets{.001, .0025, .005, .01, .025, .05, .1, .25,
+                                 .5,   1,     2.5,  5,   10,   30,  60};
+    return buckets;
+}
+
 inline const Buckets& statement_calls_buckets() {
     static const Buckets buckets{1, 2, 4, 8, 16, 32, 64, 128};
     return buckets;
@@ -129,7 +139,8 @@ inline Labels with(Labels labels, std::string_view name, std::string_view value)
 inline Labels checked(Labels labels) {
     for (const auto& [name, value] : labels) {
         const bool reserved = name == span_name_label || name == operation_label ||
-                              name == kind_label || name == "le";
+                              name == kind_label || name == outcome_label ||
+                              name == renewal_label || name == "le";
         if (reserved || !::prometheus::CheckLabelName(name)) {
             throw std::invalid_argument("constant_labels: \"" + name +
                                         "\" is no label name, or is reserved");
@@ -205,6 +216,9 @@ struct PlainSource {
     Registry& registry;
     const Labels& labels;
 
+    Counter& counter(const char* name, const char* help) const {
+        return counters(registry, name, help).Add(labels);
+    }
     Gauge& gauge(const char* name, const char* help) const {
         return gauges(registry, name, help).Add(labels);
     }
@@ -236,6 +250,16 @@ struct PlainSeries {
     Histogram& connection_wait = from.histogram(
         "psycache_connection_wait_seconds", "Time that was waited for a connection, in seconds.",
         statement_duration_buckets());
+    Histogram& load_duration = from.histogram(
+        "psycache_load_duration_seconds", "Time that a loader of get_or_create took, in seconds.",
+        load_duration_buckets());
+    Counter& load_joins =
+        from.counter("psycache_load_joins_total",
+                     "Callers of get_or_create that got the result of a load they did not start.");
+    Counter& load_waits = from.counter("psycache_load_waits_total",
+                                       "Loads of get_or_create that waited for another process.");
+    Counter& stale_hits = from.counter("psycache_stale_hits_total",
+                                       "Calls of get_or_create answered with a stale value.");
     Gauge& pool_open =
         from.gauge("psycache_pool_open_connections", "Open connections, idle and busy.");
     Gauge& pool_idle =
@@ -254,6 +278,7 @@ class PrometheusMetrics {
     PrometheusMetrics(std::shared_ptr<Registry> registry, Labels constant_labels)
         : registry_(std::move(registry)), constant_labels_(checked(std::move(constant_labels))) {
         make_operations();
+        make_loads();
     }
 
     /// @returns what stays valid as long as this object.
@@ -309,6 +334,10 @@ class PrometheusMetrics {
         return operation(call);
     }
 
+    Counter& loads(LoadInfo::Outcome outcome, bool renewal) const {
+        return *loads_of_[static_cast<std::size_t>(outcome)][renewal ? 1 : 0];
+    }
+
     const PlainSeries& plain() const { return plain_; }
 
     Histogram& get_duration(NamedSeries& series) {
@@ -352,6 +381,15 @@ class PrometheusMetrics {
         }
     }
 
+    void make_loads() {
+        for (std::size_t i = 0; i < load_outcomes; ++i) {
+            const auto labels =
+                with(constant_labels_, outcome_label, name_of(static_cast<LoadInfo::Outcome>(i)));
+            loads_of_[i] = {&loads_.Add(with(labels, renewal_label, "false")),
+                            &loads_.Add(with(labels, renewal_label, "true"))};
+        }
+    }
+
     const std::shared_ptr<Registry> registry_;
     const Labels constant_labels_;
 
@@ -384,8 +422,11 @@ class PrometheusMetrics {
     Family<Counter>& invalidated_entries_ =
         counters(*registry_, "psycache_invalidated_entries_total",
                  "Rows that calls on groups of entries deleted, live and expired.");
+    Family<Counter>& loads_ = counters(*registry_, "psycache_loads_total",
+                                       "Loads of get_or_create that ended, one for a key.");
     const PlainSeries plain_{PlainSource{*registry_, constant_labels_}};
     std::array<OperationSeries, operations.size()> operations_;
+    std::array<std::array<Counter*, 2>, load_outcomes> loads_of_{};
 
     std::shared_mutex mutex_;
     std::map<std::string, NamedSeries, std::less<>> named_;

@@ -2,6 +2,7 @@
 
 #include <boost/asio/error.hpp>
 #include <catch2/catch.hpp>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,6 +42,12 @@ void check_no_pool(const Scrape& scrape) {
     CHECK(scrape["psycache_pool_busy_connections"] == 0);
     CHECK(scrape["psycache_pool_connecting"] == 0);
     CHECK(scrape["psycache_pool_waiting"] == 0);
+}
+
+asio::awaitable<int> loaded_after(Milliseconds time) {
+    asio::steady_timer timer(co_await asio::this_coro::executor, time);
+    co_await timer.async_wait(asio::use_awaitable);
+    co_return 1;
 }
 
 }  // namespace
@@ -268,6 +275,107 @@ TEST_CASE("A statement that is sent once more counts as a retry") {
     CHECK(scrape["psycache_statement_calls_count{operation=get}"] == 2);
     CHECK(scrape["psycache_hits_total{span_name=}"] == 1);
     CHECK(errors(scrape) == 0);
+}
+
+TEST_CASE("Loads are seen with those who join them, and stale hits") {
+    TestSchema schema;
+    Metered metered;
+    asio::io_context context;
+    AsyncPostgresCache cache(context.get_executor(), server_pool(2),
+                             metered.options(schema.cache_options()));
+    CreateOptions options(1h);
+    options.early = 0;
+    const auto loader = [] { return loaded_after(50ms); };
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        std::vector<Started<int>> callers;
+        for (int i = 0; i < 3; ++i) {
+            callers.push_back(
+                start(context.get_executor(), cache.get_or_create<int>("key", options, loader)));
+        }
+        for (auto& caller : callers) {
+            co_await caller.get();
+        }
+    });
+    auto scrape = metered.scrape();
+    CHECK(scrape["psycache_loads_total{outcome=stored,renewal=false}"] == 1);
+    CHECK(scrape["psycache_load_joins_total"] == 2);
+    CHECK(scrape["psycache_load_waits_total"] == 0);
+    CHECK(scrape["psycache_load_duration_seconds_count"] == 1);
+    CHECK(scrape["psycache_load_duration_seconds_sum"] >= 0.05);
+    CHECK(scrape["psycache_load_duration_seconds_bucket{le=0.025000}"] == 0);
+    CHECK(scrape["psycache_stale_hits_total"] == 0);
+    CHECK(scrape["psycache_statement_calls_sum{operation=get_or_create}"] == 3);
+
+    // All of its time to live that is left is that of stale values.
+    options.stale_for = 2h;
+    run_coro(context, cache.get_or_create<int>("key", options, loader));
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        const auto renewed = [&] {
+            return metered.scrape()["psycache_loads_total{outcome=stored,renewal=true}"] == 1;
+        };
+        const bool is_renewed = co_await until(renewed);
+        CHECK(is_renewed);
+    });
+    scrape = metered.scrape();
+    CHECK(scrape["psycache_stale_hits_total"] == 1);
+    CHECK(scrape["psycache_load_duration_seconds_count"] == 2);
+    CHECK(scrape["psycache_load_joins_total"] == 2);
+
+    options.stale_for = 0s;
+    const auto failing = []() -> asio::awaitable<int> {
+        co_await loaded_after(0ms);
+        throw std::runtime_error("the loader has failed");
+    };
+    CHECK_THROWS_AS(run_coro(context, cache.get_or_create<int>("other", options, failing)),
+                    std::runtime_error);
+    scrape = metered.scrape();
+    CHECK(scrape["psycache_loads_total{outcome=failed,renewal=false}"] == 1);
+    CHECK(scrape["psycache_load_duration_seconds_count"] == 3);
+}
+
+TEST_CASE("A load that waits for another process is seen, and is no duration of its own") {
+    TestSchema schema;
+    Metered loads;
+    Metered waits;
+    asio::io_context context;
+    AsyncPostgresCache one(context.get_executor(), server_pool(2),
+                           loads.options(schema.cache_options()));
+    AsyncPostgresCache other(context.get_executor(), server_pool(2),
+                             waits.options(schema.cache_options()));
+    run_coro(context, [&]() -> asio::awaitable<void> {
+        const CreateOptions options(1h);
+        bool is_loading = false;
+        bool may_end = false;
+        const auto ending = [&] { return may_end; };
+        const auto slow = [&]() -> asio::awaitable<int> {
+            is_loading = true;
+            const bool ends = co_await until(ending);
+            CHECK(ends);
+            co_return 1;
+        };
+        const auto not_called = [] { return loaded_after(0ms); };
+        auto first = start(context.get_executor(), one.get_or_create<int>("key", options, slow));
+        const auto begun = [&] { return is_loading; };
+        const bool has_begun = co_await until(begun);
+        REQUIRE(has_begun);
+        auto second =
+            start(context.get_executor(), other.get_or_create<int>("key", options, not_called));
+        const auto waiting = [&] { return other.statistics().load_waits == 1; };
+        const bool is_waiting = co_await until(waiting);
+        CHECK(is_waiting);
+        may_end = true;
+        const int loaded = co_await first.get();
+        const int seen = co_await second.get();
+        CHECK(loaded == 1);
+        CHECK(seen == 1);
+    });
+    CHECK(loads.scrape()["psycache_loads_total{outcome=stored,renewal=false}"] == 1);
+    CHECK(loads.scrape()["psycache_load_waits_total"] == 0);
+    const auto scrape = waits.scrape();
+    CHECK(scrape["psycache_loads_total{outcome=elsewhere,renewal=false}"] == 1);
+    CHECK(scrape["psycache_load_waits_total"] == 1);
+    CHECK(scrape["psycache_load_joins_total"] == 0);
+    CHECK(scrape["psycache_load_duration_seconds_count"] == 0);
 }
 
 TEST_CASE("Connections are seen while a cache has them, and are gone with it") {

@@ -92,6 +92,13 @@ const std::set<std::string> table{
     "psycache_statement_calls | histogram | operation | 1 2 4 8 16 32 64 128",
     "psycache_invalidation_duration_seconds | histogram | operation | " CALL_BUCKETS,
     "psycache_invalidated_entries_total | counter | operation |",
+    "psycache_loads_total | counter | outcome renewal |",
+    "psycache_load_duration_seconds | histogram | | 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 "
+    "0.5 "
+    "1 2.5 5 10 30 60",
+    "psycache_load_joins_total | counter | |",
+    "psycache_load_waits_total | counter | |",
+    "psycache_stale_hits_total | counter | |",
     "psycache_connection_wait_seconds | histogram | | " STATEMENT_BUCKETS,
     "psycache_pool_open_connections | gauge | |",
     "psycache_pool_idle_connections | gauge | |",
@@ -136,6 +143,16 @@ TEST_CASE("Series of a span name appear when they are used, all others are there
     }
     CHECK(start.has("psycache_remove_duration_seconds_count"));
     CHECK(start.has("psycache_pool_waiting"));
+    CHECK(start.has("psycache_load_duration_seconds_count"));
+    CHECK(start.has("psycache_load_joins_total"));
+    CHECK(start.has("psycache_load_waits_total"));
+    CHECK(start.has("psycache_stale_hits_total"));
+    for (const std::string outcome :
+         {"stored", "late", "unstored", "nothing", "failed", "elsewhere", "abandoned"}) {
+        CAPTURE(outcome);
+        CHECK(start.has("psycache_loads_total{outcome=" + outcome + ",renewal=false}"));
+        CHECK(start.has("psycache_loads_total{outcome=" + outcome + ",renewal=true}"));
+    }
     for (const std::string operation :
          {"get", "put", "remove", "flush", "cleanup", "remove_prefix", "remove_tag", "clear"}) {
         CAPTURE(operation);
@@ -312,6 +329,68 @@ TEST_CASE("Every event moves its metrics and no other") {
         feed.record_statement(statement);
         CHECK(moved()["psycache_statement_calls_count{operation=take}"] == 1);
     }
+    SECTION("loads") {
+        LoadInfo load;
+        load.callers = 1;
+        load.took = 30ms;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=stored,renewal=false}", 1},
+                                {"psycache_load_duration_seconds_count", 1}});
+        CHECK(before["psycache_load_duration_seconds_sum"] == Approx(0.03));
+        load.outcome = LoadInfo::Outcome::failed;
+        load.callers = 5;
+        load.waited = 1ms;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=failed,renewal=false}", 1},
+                                {"psycache_load_duration_seconds_count", 1},
+                                {"psycache_load_joins_total", 4},
+                                {"psycache_load_waits_total", 1}});
+        load = {};
+        load.outcome = LoadInfo::Outcome::elsewhere;
+        load.callers = 3;
+        load.waited = 1s;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=elsewhere,renewal=false}", 1},
+                                {"psycache_load_joins_total", 2},
+                                {"psycache_load_waits_total", 1}});
+    }
+    SECTION("a loader that takes less than the clock can tell has a duration, too") {
+        LoadInfo load;
+        load.outcome = LoadInfo::Outcome::nothing;
+        load.callers = 1;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=nothing,renewal=false}", 1},
+                                {"psycache_load_duration_seconds_count", 1}});
+    }
+    SECTION("an abandoned load has no callers, and a duration where that is known") {
+        LoadInfo load;
+        load.outcome = LoadInfo::Outcome::abandoned;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=abandoned,renewal=false}", 1}});
+        load.took = 2s;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=abandoned,renewal=false}", 1},
+                                {"psycache_load_duration_seconds_count", 1}});
+    }
+    SECTION("all who wait for a renewal have joined it") {
+        LoadInfo load;
+        load.outcome = LoadInfo::Outcome::late;
+        load.renewal = true;
+        load.took = 1ms;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=late,renewal=true}", 1},
+                                {"psycache_load_duration_seconds_count", 1}});
+        load.outcome = LoadInfo::Outcome::unstored;
+        load.callers = 2;
+        feed.record_load(load);
+        CHECK(moved() == Values{{"psycache_loads_total{outcome=unstored,renewal=true}", 1},
+                                {"psycache_load_duration_seconds_count", 1},
+                                {"psycache_load_joins_total", 2}});
+    }
+    SECTION("stale hits") {
+        feed.record_stale_hit();
+        CHECK(moved() == Values{{"psycache_stale_hits_total", 1}});
+    }
     SECTION("the pool") {
         PoolChange change;
         change.open = 5;
@@ -435,10 +514,16 @@ TEST_CASE("A constant label tells caches apart on one registry") {
     touch_all(users);
     touch_all(pages);
     pages.start_cache_get_span(named("name"))->record_cache_miss();
+    pages.record_load({});
+    users.record_stale_hit();
 
     const Scrape scrape(*registry);
     CHECK(scrape["psycache_misses_total{cache=users,span_name=name}"] == 1);
     CHECK(scrape["psycache_misses_total{cache=pages,span_name=name,zone=1}"] == 2);
+    CHECK(scrape["psycache_loads_total{cache=users,outcome=stored,renewal=false}"] == 0);
+    CHECK(scrape["psycache_loads_total{cache=pages,outcome=stored,renewal=false,zone=1}"] == 1);
+    CHECK(scrape["psycache_stale_hits_total{cache=users}"] == 1);
+    CHECK_FALSE(scrape.has("psycache_stale_hits_total"));
     for (const auto& [series, value] : scrape.values()) {
         CAPTURE(series, value);
         CHECK_THAT(series, Contains("cache=users") || Contains("cache=pages"));
@@ -471,8 +556,9 @@ TEST_CASE("Wrong arguments are refused, and nothing is registered") {
     CHECK_THROWS_MATCHES(PrometheusInstrumentation(nullptr), std::invalid_argument,
                          Catch::Message("registry must not be null"));
     const auto registry = std::make_shared<prometheus::Registry>();
-    const std::string name(GENERATE(as<std::string>(), "span_name", "operation", "kind", "le",
-                                    "__own", "", "with-dash", "1st", "caf\xC3\xA9"));
+    const std::string name(GENERATE(as<std::string>(), "span_name", "operation", "kind", "outcome",
+                                    "renewal", "le", "__own", "", "with-dash", "1st",
+                                    "caf\xC3\xA9"));
     CAPTURE(name);
     try {
         const PrometheusInstrumentation instrumentation(registry, {{"fine", "x"}, {name, "x"}});
@@ -521,12 +607,16 @@ TEST_CASE("Threads count together") {
             StatementInfo statement;
             statement.operation = "get";
             statement.calls = 2;
+            LoadInfo load;
+            load.callers = 3;
             for (int round = 0; round < rounds; ++round) {
                 const auto& name = names[static_cast<std::size_t>(round) % names.size()];
                 feed.start_cache_get_span(named(name))->record_cache_hit(10);
                 feed.start_cache_get_span(named(name))->record_cache_miss();
                 feed.start_cache_remove_span(named(""))->record_error(Errc::timed_out);
                 feed.record_statement(statement);
+                feed.record_load(load);
+                feed.record_stale_hit();
                 feed.record_pool_change(more);
                 feed.record_pool_change(less);
                 if (round % 500 == 0) {
@@ -555,6 +645,9 @@ TEST_CASE("Threads count together") {
     CHECK(scrape["psycache_remove_duration_seconds_count"] == all);
     CHECK(scrape["psycache_errors_total{kind=timeout,operation=remove}"] == all);
     CHECK(scrape["psycache_statement_calls_sum{operation=get}"] == 2 * all);
+    CHECK(scrape["psycache_loads_total{outcome=stored,renewal=false}"] == all);
+    CHECK(scrape["psycache_load_joins_total"] == 2 * all);
+    CHECK(scrape["psycache_stale_hits_total"] == all);
     CHECK(scrape["psycache_pool_open_connections"] == 0);
     CHECK(scrape["psycache_calls_in_progress{operation=get}"] == 0);
     CHECK(scrape["psycache_calls_in_progress{operation=remove}"] == 0);

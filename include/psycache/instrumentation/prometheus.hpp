@@ -48,6 +48,11 @@ class PrometheusMetrics;
 /// | psycache_statement_calls             | histogram | operation       | calls it served (5)   |
 /// | psycache_invalidation_duration_seconds | histogram | operation     | (1) (6)               |
 /// | psycache_invalidated_entries_total   | counter   | operation       | rows deleted (6)      |
+/// | psycache_loads_total                 | counter   | outcome, renewal | loads that ended (7) |
+/// | psycache_load_duration_seconds       | histogram |                 | `LoadInfo::took` (8)  |
+/// | psycache_load_joins_total            | counter   |                 | callers more (9)      |
+/// | psycache_load_waits_total            | counter   |                 | `LoadInfo::waited`    |
+/// | psycache_stale_hits_total            | counter   |                 | stale answers         |
 /// | psycache_connection_wait_seconds     | histogram |                 | (4)                   |
 /// | psycache_pool_open_connections       | gauge     |                 | idle and busy         |
 /// | psycache_pool_idle_connections       | gauge     |                 | `PoolChange::idle`    |
@@ -58,7 +63,11 @@ class PrometheusMetrics;
 /// Buckets: (1) .005 .01 .025 .05 .075 .1 .25 .5 .75 1 2.5 5 7.5 10; (2) 64 256 1024 4096 16384
 /// 65536 262144 1048576; (3) 0 1 5 10 25 50 100 250 500 1000; (4) .0001 .00025 .0005 .001 .0025
 /// .005 .01 .025 .05 .1 .25 .5 1 2.5 5 10; (5) 1 2 4 8 16 32 64 128.
-/// (6) is of remove_prefix, remove_tag and clear only, which counts no rows.
+/// (6) is of remove_prefix, remove_tag and clear only, which counts no rows. (7) is of
+/// get_or_create: `outcome` is the name of a LoadInfo::Outcome, `renewal` "true" or "false"; all
+/// are there from the start. (8) is of loads that called a loader: .001 .0025 .005 .01 .025 .05 .1
+/// .25 .5 1 2.5 5 10 30 60; a loader that was cancelled is in it where its time is known. (9) are
+/// callers that got the result of a load they did not start: of a renewal all that waited.
 ///
 /// A duration is that of the whole call, also of one that failed. `span_name` is the name that the
 /// caller gave, "" when it gave none; its series appear when they are first used. Every name is a
@@ -66,9 +75,10 @@ class PrometheusMetrics;
 /// keys. They must be UTF-8, or Prometheus refuses the whole scrape. `operation` is get, put,
 /// remove, remove_prefix, remove_tag, clear, flush or cleanup, whose series are there from the
 /// start, at 0, so that the first error is an increase like any other; and touch, take,
-/// get_and_touch, get_entry, expires_in, put_if_absent, replace, compare_and_put, increment or
-/// merge, whose series appear when one is first called. Calls of many keys, of JSON objects and of
-/// texts count as the plain ones. `kind` is what error_kind() says.
+/// get_and_touch, get_entry, expires_in, put_if_absent, replace, compare_and_put, increment, merge,
+/// get_or_create, claim_load, publish_load or release_load, whose series appear when one is first
+/// called. Calls of many keys, of JSON objects and of texts count as the plain ones. `kind` is what
+/// error_kind() says.
 ///
 /// @par Several caches
 /// Instrumentations on one registry add up (the timestamp and the rows of the last cleanup are
@@ -114,6 +124,8 @@ class PSYCACHE_EXPORT PrometheusInstrumentation : public CacheInstrumentation {
 
     void record_connection_wait(const ConnectionWait& wait) override;
     void record_statement(const StatementInfo& statement) override;
+    void record_load(const LoadInfo& load) override;
+    void record_stale_hit() override;
     void record_pool_change(const PoolChange& change) override;
 
   private:
