@@ -426,6 +426,11 @@ LoadInfo::Outcome LoadProgress::outcome() const noexcept {
     return result_.error ? LoadInfo::Outcome::failed : LoadInfo::Outcome::nothing;
 }
 
+void LoadProgress::finish_abandoned() {
+    took_ = std::chrono::duration_cast<Duration>(Clock::now() - began_);
+    tell(LoadInfo::Outcome::abandoned, 0);
+}
+
 void LoadProgress::tell(LoadInfo::Outcome outcome, std::size_t callers) {
     if (!std::exchange(told_, true)) {
         const LoadInfo info{outcome, renewal(), callers, took_, waited_};
@@ -569,14 +574,14 @@ Creation::Next Creation::found(Found& found, TimePoint since) const {
         const Freshness how =
             freshness(found.sight.left, options.stale_for, took, options.early, random);
         if (how == Freshness::stale) {
-            ++core_->counts->stale_hits;
-            core_->observers->tell(
-                [](CacheInstrumentation& provider) { provider.record_stale_hit(); });
             const auto error =
                 options.stale_on_error ? nullptr : loads.recent_error(key_, Clock::now());
             if (error) {
                 std::rethrow_exception(error);
             }
+            ++core_->counts->stale_hits;
+            core_->observers->tell(
+                [](CacheInstrumentation& provider) { provider.record_stale_hit(); });
         }
         if (how != Freshness::fresh) {
             if (auto load = loads.renew(key_, Clock::now(), found.sight.version)) {

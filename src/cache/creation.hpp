@@ -61,7 +61,7 @@ class LoadProgress {
     /// All is done: callers and observers hear the result, once.
     void finish();
     /// Nobody waits for it any more, and its loader has been cancelled.
-    void finish_abandoned() { tell(LoadInfo::Outcome::abandoned, 0); }
+    void finish_abandoned();
 
     /// @returns what gives the lease back at once, whatever step the load is in.
     EndOne give_back() const { return end_after(Duration::zero()); }

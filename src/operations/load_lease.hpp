@@ -115,23 +115,27 @@ struct LeaseCall : Call {
 /// An operation on load leases. Calls of one key go one after the other.
 class LeaseOperation : public TableOperation {
   public:
-    /// @param sql      of keys, stubs and leases; its rows are key and expiry.
-    /// @param one      the same of one key, where tables are distributed.
-    LeaseOperation(const Table& its_table, std::string_view its_name, std::string sql,
-                   std::string one)
+    /// @param many  in SQL, of arrays of keys, stubs and leases; its rows are key and expiry.
+    /// @param one   the same of one key: however little the server knows of the table, it finds
+    /// that
+    ///              by the index.
+    /// @param plain the same where tables are distributed.
+    LeaseOperation(const Table& its_table, std::string_view its_name, std::string many,
+                   std::string one, std::string plain)
         : TableOperation(its_table, its_name, true, Traits{.keys_apart = true}),
-          many_(std::move(sql),
+          many_(std::move(many),
                 {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}),
-          distributed_(std::move(one),
+          one_(std::move(one), {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          distributed_(std::move(plain),
                        {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        if (group.lone() && table.distributed) {
+        if (group.lone()) {
             const auto& call = group.first<LeaseCall>(0);
             parameters.borrow(call.key);
             parameters.borrow(call.stub);
             parameters.int8(call.lease.count());
-            return distributed_;
+            return table.distributed ? distributed_ : one_;
         }
         add_leases(group, parameters);
         return many_;
@@ -170,6 +174,7 @@ class LeaseOperation : public TableOperation {
 
   private:
     const pg::Statement many_;
+    const pg::Statement one_;
     const pg::Statement distributed_;
 };
 
@@ -178,11 +183,14 @@ class LeaseOperation : public TableOperation {
 class ClaimLoad final : public LeaseOperation {
   public:
     explicit ClaimLoad(const Table& its_table)
-        : LeaseOperation(
-              its_table, "claim_load", claim(its_table, "$4") + " RETURNING t.key, t.expires_at",
-              concat({"INSERT INTO ", its_table.name,
-                      " AS t (key, value, expires_at) VALUES ($1, $2, ", LoadLease::expiry_of("$3"),
-                      ")", conflict(), " RETURNING t.key, t.expires_at"})) {}
+        : LeaseOperation(its_table, "claim_load", claim(its_table, "$4") + std::string(told),
+                         concat({"INSERT INTO ", its_table.name,
+                                 " AS t (key, value, expires_at) SELECT $1::text, $2::jsonb, ",
+                                 LoadLease::expiry_of("$3::bigint"), " FROM ",
+                                 Table::lock_limit("$4"), conflict(), told}),
+                         concat({"INSERT INTO ", its_table.name,
+                                 " AS t (key, value, expires_at) VALUES ($1, $2, ",
+                                 LoadLease::expiry_of("$3"), ")", conflict(), told})) {}
 
     static std::string claim(const Table& table, std::string_view milliseconds) {
         return concat(
@@ -192,6 +200,7 @@ class ClaimLoad final : public LeaseOperation {
     }
 
   private:
+    static constexpr std::string_view told = " RETURNING t.key, t.expires_at";
     static std::string conflict() {
         return concat(
             {" ON CONFLICT (key) DO UPDATE SET value = excluded.value,"
@@ -250,21 +259,29 @@ class ClaimLoadTagged final : public TableOperation {
     const pg::Statement claim_;
 };
 
+/// In SQL, whether a row is a stub, and what ended leases tell.
+inline constexpr std::string_view stub_of_one =
+    " WHERE t.key = $1 AND t.value = $2 AND t.expires_at <= statement_timestamp()";
+inline constexpr std::string_view stubs_of_many =
+    " JOIN unnest($1::text[], $2::jsonb[], $3::bigint[]) AS e(k, stub, lease) ON e.k = held.key"
+    " WHERE t.key = held.key AND t.value = e.stub AND t.expires_at <= statement_timestamp()";
+inline constexpr std::string_view told_of_lease = " RETURNING t.key, t.expires_at";
+
 /// Gives a lease back: takes its stub away.
 class ReleaseLoad final : public LeaseOperation {
   public:
     explicit ReleaseLoad(const Table& its_table)
-        : LeaseOperation(
-              its_table, "release_load",
-              concat({held_rows(its_table, "$4"), " DELETE FROM ", its_table.name,
-                      " AS t USING held JOIN unnest($1::text[], $2::jsonb[], $3::bigint[])"
-                      " AS e(k, stub, lease) ON e.k = held.key WHERE t.key = held.key"
-                      " AND t.value = e.stub AND t.expires_at <= statement_timestamp()"
-                      " RETURNING t.key, t.expires_at"}),
-              concat({"DELETE FROM ", its_table.name,
-                      " AS t WHERE t.key = $1 AND t.value = $2"
-                      " AND t.expires_at <= statement_timestamp() AND $3::bigint IS NOT NULL"
-                      " RETURNING t.key, t.expires_at"})) {}
+        : LeaseOperation(its_table, "release_load",
+                         concat({held_rows(its_table, "$4"), " DELETE FROM ", its_table.name,
+                                 " AS t USING held", stubs_of_many, told_of_lease}),
+                         concat({"DELETE FROM ", its_table.name, " AS t USING ",
+                                 Table::lock_limit("$4"), stub_of_one, no_lease, told_of_lease}),
+                         concat({"DELETE FROM ", its_table.name, " AS t", stub_of_one, no_lease,
+                                 told_of_lease})) {}
+
+  private:
+    // A parameter that is not used has no type.
+    static constexpr std::string_view no_lease = " AND $3::bigint IS NOT NULL";
 };
 
 /// Lets a lease end after another time: a load has failed, and is not to be tried again at once.
@@ -274,15 +291,12 @@ class DeferLoad final : public LeaseOperation {
         : LeaseOperation(its_table, "release_load",
                          concat({held_rows(its_table, "$4"), " UPDATE ", its_table.name,
                                  " AS t SET expires_at = ", LoadLease::expiry_of("e.lease"),
-                                 " FROM held JOIN unnest($1::text[], $2::jsonb[], $3::bigint[])"
-                                 " AS e(k, stub, lease) ON e.k = held.key WHERE t.key = held.key"
-                                 " AND t.value = e.stub AND t.expires_at <= statement_timestamp()"
-                                 " RETURNING t.key, t.expires_at"}),
+                                 " FROM held", stubs_of_many, told_of_lease}),
                          concat({"UPDATE ", its_table.name,
-                                 " AS t SET expires_at = ", LoadLease::expiry_of("$3"),
-                                 " WHERE t.key = $1 AND t.value = $2"
-                                 " AND t.expires_at <= statement_timestamp()"
-                                 " RETURNING t.key, t.expires_at"})) {}
+                                 " AS t SET expires_at = ", LoadLease::expiry_of("$3::bigint"),
+                                 " FROM ", Table::lock_limit("$4"), stub_of_one, told_of_lease}),
+                         concat({"UPDATE ", its_table.name, " AS t SET expires_at = ",
+                                 LoadLease::expiry_of("$3"), stub_of_one, told_of_lease})) {}
 };
 
 /// A value that was loaded, to be stored where nothing has changed since the lease was claimed.
@@ -308,12 +322,26 @@ class PublishLoad final : public TableOperation {
         : TableOperation(its_table, "publish_load", true, Traits{.keys_apart = true}),
           tagged_(with_tags),
           publish_(with_tags ? tagged(table) : concat({publish(table, "$6"), table.returning()}),
-                   types(with_tags)) {}
+                   types(with_tags)),
+          one_(publish_one(concat({" FROM ", Table::lock_limit("$6")})), types_of_one()),
+          distributed_(publish_one(""), types_of_one()) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
         const auto call = [&](std::size_t i) -> const PublishCall& {
             return group.first<PublishCall>(i);
         };
+        if (group.lone() && !tagged_) {
+            parameters.borrow(call(0).key);
+            parameters.borrow(call(0).jsonb);
+            add_ttl(parameters, call(0).ttl);
+            if (call(0).stub.empty()) {
+                parameters.null();
+            } else {
+                parameters.borrow(call(0).stub);
+            }
+            parameters.int8(call(0).version);
+            return table.distributed ? distributed_ : one_;
+        }
         pg::ArrayBuilder stubs(pg::Oid::jsonb, group.keys());
         pg::ArrayBuilder versions(pg::Oid::timestamptz, group.keys());
         for (std::size_t i = 0; i < group.keys(); ++i) {
@@ -357,6 +385,18 @@ class PublishLoad final : public TableOperation {
                        table.sizes ? ", pg_column_size(t.value) AS size" : "", ")",
                        store_tags(table, "key", "$6", "$7")});
     }
+    /// @param joined with what.
+    std::string publish_one(std::string_view joined) const {
+        return concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ",
+                       Table::expiry_of("$3::bigint"), joined,
+                       " WHERE t.key = $1 AND t.expires_at = $5"
+                       " AND ($4::jsonb IS NULL OR t.value = $4)",
+                       table.returning()});
+    }
+    static std::vector<pg::Oid> types_of_one() {
+        return {pg::Oid::text,  pg::Oid::jsonb,       pg::Oid::int8,
+                pg::Oid::jsonb, pg::Oid::timestamptz, pg::Oid::text};
+    }
     static std::vector<pg::Oid> types(bool with_tags) {
         std::vector<pg::Oid> types{pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array,
                                    pg::Oid::jsonb_array, pg::Oid::timestamptz_array};
@@ -374,6 +414,8 @@ class PublishLoad final : public TableOperation {
 
     const bool tagged_;
     const pg::Statement publish_;
+    const pg::Statement one_;
+    const pg::Statement distributed_;
 };
 
 // --- The calls that a load makes. None of them has a span of its own but the one that stores.

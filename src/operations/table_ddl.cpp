@@ -65,7 +65,7 @@ std::string table_sql(const TableOptions& options) {
     std::string sql;
     for (const std::string& statement : table_ddl(options)) {
         sql.append("DO E'BEGIN\n  ")
-            .append(escaped("PERFORM " + std::string(lock) + ";\n  " + statement + ";"))
+            .append(escaped(concat({"PERFORM ", lock, ";\n  ", statement, ";"})))
             .append("\nEND';\n");
     }
     return sql;
