@@ -402,6 +402,8 @@ void LoadProgress::finish() {
     if (renewal() && steps_.elsewhere()) {
         quiet_until_ = Clock::now() + last_look;
     }
+    // One that another process has done is no answer to those who have joined it.
+    result_.abandoned = !has_loaded_ && !result_.value && !result_.error;
     const LoadInfo::Outcome how = outcome();
     const bool asked = has_loaded_ || result_.value;
     const std::size_t callers = duty_.loads().end(duty_.load(), std::move(result_), quiet_until_);

@@ -561,6 +561,40 @@ TEST_CASE("A stale value is answered at once while one caller has it loaded anew
     CHECK(other.until([&] { return schema.expires_in("key") > 4000; }));
 }
 
+TEST_CASE("A renewal that another process does is no answer to those who have joined it") {
+    TestSchema schema;
+    Process one(schema);
+    Process other(schema);
+    const auto options = stale_after(1h, 10min);
+    one.run(one.cache->put("key", 0, 1h));
+    set_left(schema, "400 milliseconds");
+    auto first = one.start(options);
+    CHECK(result_of(one, first) == 0);
+    REQUIRE(one.until([&] { return one.loader->running == 1; }));
+    // The other one asks for the lease, and is not answered until the entry has expired.
+    Psql lock;
+    lock.exec("BEGIN; SELECT FROM " + schema.table() + " WHERE key <> 'key' FOR UPDATE");
+    auto stale = other.start(options);
+    CHECK(result_of(other, stale) == 0);
+    other.idle(500ms);
+    other.loader->calls = 10;
+    other.loader->open();
+    auto joins = test::start(other.context.get_executor(),
+                             other.cache->get_or_create<std::optional<int>>(
+                                 "key", options, [&]() -> asio::awaitable<std::optional<int>> {
+                                     auto loading = other.loader->load();
+                                     const int value = co_await std::move(loading);
+                                     co_return value;
+                                 }));
+    REQUIRE(other.until([&] { return other.statistics().load_joins == 1; }));
+    lock.exec("COMMIT");
+    CHECK(other.run([&]() -> asio::awaitable<std::optional<int>> {
+        co_return co_await joins.get();
+    }) == 11);
+    one.loader->open();
+    CHECK(one.until([&] { return one.statistics().late_loads == 1; }));
+}
+
 TEST_CASE("Who gets what, and who loads") {
     // The table of the reference. "soon" is within retry_after_error after a loader has failed.
     struct Row {
