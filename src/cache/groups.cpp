@@ -203,7 +203,8 @@ asio::awaitable<Result<std::uint64_t>> truncate(CacheCore::Self core, std::share
             co_return Clear::explain(rows.error());
         }
         backoff.failed(Clock::now(), longest_wait);
-        if (backoff.next_attempt() >= deadline) {
+        // A try that cannot wait for its time would be no better, and tell less.
+        if (backoff.next_attempt() + Clear::wait >= deadline) {
             co_return Failure(Errc::timed_out,
                               "other transactions use the table (maintenance_timeout)");
         }

@@ -149,7 +149,7 @@ TEST_CASE("What an application runs next on a connection that it lent is not can
     TestSchema schema;
     schema.insert("key", "{}");
     auto options = schema.cache_options();
-    options.timeout = 50ms;
+    options.timeout = 300ms;  // in which a slow machine connects, too
     auto pool = server_pool(1);
     const auto cache = make_cache(flavour, options, pool);
     for (int round = 0; round < 10; ++round) {
