@@ -197,8 +197,8 @@ def stampede(postgres, job):
     warm_up, seconds = 4, job["seconds"]
     options = {"callers": job["callers"] // 8}
     if seconds < 0.1:  # --smoke
-        warm_up, seconds = 0.3, 0.1
-        options = {"callers": 2, "think": 5}
+        warm_up, seconds = 0.5, 1.0  # of which a busy machine leaves enough
+        options = {"processes": 2, "callers": 4, "think": 5}
     options.update({"schema": job["schema"], "warm-up": round(warm_up * 1000),
                     "measured": round(seconds * 1000)})
     cpu = postgres.server_cpu()
