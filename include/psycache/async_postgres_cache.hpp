@@ -780,7 +780,7 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// Those of get_or_create(); an error of one key is that of the whole call, and `what()` tells
     /// the place of a key that is refused. What was loaded for the others is stored.
     /// @par Cancellation
-    /// As get_or_create(); a loader is cancelled when nobody waits for any of its keys.
+    /// As get_or_create(); a loader is cancelled when no caller waits for any of its keys.
     /// @par Database effects
     /// As get_or_create(), for up to 128 keys in one statement.
     template <class T, class Loader>
@@ -909,7 +909,8 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// Ends the cache in good order, as before a server stops: from now on calls fail with
     /// Errc::pool_closed, those that are in progress are finished, and then the connections of the
     /// cache's own pool are closed; a pool that it shares stays as it is. Stop a cleanup loop
-    /// first, or it logs that it fails.
+    /// first, or it logs that it fails. A loader of get_or_create that still runs is not waited
+    /// for: its callers get its value, which is not stored.
     ///
     /// @param timeout how long to wait for calls in progress; positive and finite.
     /// @returns whether all of them have ended. If not, those that have a connection go on, and the

@@ -57,11 +57,11 @@ struct PSYCACHE_EXPORT CreateOptions {
     Scope scope = Scope::database;
 
     /// For how long other processes leave it to the one that loads; after that another one may.
-    /// What a loader returns later is stored all the same if none has begun. Positive, at most a
-    /// day.
+    /// What a loader returns later is stored all the same if no other loader has started. Positive,
+    /// at most a day.
     Duration load_lease = std::chrono::seconds(30);
 
-    /// How eagerly a value is loaded anew before it is stale, so that nobody ever waits for a value
+    /// How eagerly a value is loaded anew before it is stale, so that no caller waits for a value
     /// that is often asked for: one caller, chosen by chance the likelier the less time is left and
     /// the longer loading took this process the last time (XFetch's beta; 1 is right on average). 0
     /// for never.

@@ -223,7 +223,7 @@ class PSYCACHE_EXPORT PostgresCache {
         const std::vector<std::pair<std::string, std::int64_t>>& counters, Duration ttl,
         const CallOptions& options = {});
     /// @see AsyncPostgresCache::get_or_create. The loader is `T()`. That of a missing value runs in
-    /// the calling thread, and nobody cancels it: callers that join it wait, until
+    /// the calling thread, and nothing cancels it: callers that join it wait, until
     /// CreateOptions::timeout. That of a stale value, or of one that is loaded anew early, runs in
     /// a thread of its own, eight at most; the destructor waits for them. A loader that wants the
     /// value of its own key in the same thread gets Errc::reentrant_call.
@@ -284,7 +284,8 @@ class PSYCACHE_EXPORT PostgresCache {
     /// Ends the cache in good order, as before a server stops: from now on calls fail with
     /// Errc::pool_closed, those that are in progress are finished, and then the connections of the
     /// cache's own pool are closed; a pool that it shares stays as it is. Stop a cleanup loop
-    /// first, or it logs that it fails.
+    /// first, or it logs that it fails. A loader of get_or_create that still runs is not waited
+    /// for: its callers get its value, which is not stored.
     ///
     /// @param timeout how long to wait for calls in progress; positive and finite.
     /// @returns whether all of them have ended. If not, those that have a connection go on, and the

@@ -214,7 +214,7 @@ class PSYCACHE_EXPORT TransactionCache {
 /// effect and the transaction is aborted: the connection can be used for ROLLBACK. A statement that
 /// was quicker has its result returned (the coroutine's next `co_await` then throws, as Asio has
 /// it), and the transaction goes on. Where the server has not ended the statement after two seconds
-/// the connection is closed, as at a deadline. A call that is cancelled before it has begun sends
+/// the connection is closed, as at a deadline. A call that is cancelled before it has started sends
 /// nothing.
 /// @par Object lifetimes
 /// A call keeps the object alive, not the connection, which must outlive it. A context that is

@@ -37,7 +37,7 @@ struct EntryView {
 namespace detail {
 
 // --- Which types convert. Boost.JSON's own traits look at the outermost type only: what a
-// container holds is found out deep inside of it, in messages that nobody reads.
+// container holds is found out deep inside of it, in messages of many pages.
 
 template <class T>
 concept FromByHand = requires(json::value& into, const T& from) {

@@ -115,7 +115,7 @@ class Scheduler {
     /// @returns when call_worker_if_stuck() is to be asked; TimePoint::max() for never, as things
     /// are.
     TimePoint stuck_at() const noexcept;
-    /// A statement has begun outside of next_group().
+    /// A statement has started outside of next_group().
     void started(TimePoint now) noexcept { last_start_ = now; }
 
     const GroupLimits& limits() const noexcept { return limits_; }

@@ -90,14 +90,14 @@ asio::awaitable<void> give_back(CacheCore::Self core, std::vector<EndOne> reques
     static_cast<void>(co_await std::move(asking));
 }
 
-/// What is to be done when nobody waits for any of the loads that one call of a loader is for.
+/// What is to be done when no caller waits for any of the loads that one call of a loader serves.
 struct Abandonment {
-    std::atomic<std::size_t> wanted;  // loads that somebody waits for
+    std::atomic<std::size_t> wanted;  // loads that have callers
     asio::cancellation_signal cancel_loader;
     std::vector<EndOne> leases;
 };
 
-/// Lets the loader be cancelled, and its leases given back, when nobody waits for it any more. A
+/// Lets the loader be cancelled, and its leases given back, when no caller waits for it any more. A
 /// loader that does not heed its cancellation is not waited for.
 std::shared_ptr<Abandonment> watch_callers(const CacheCore::Self& core,
                                            const asio::any_io_executor& executor,

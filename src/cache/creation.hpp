@@ -60,7 +60,7 @@ class LoadProgress {
     void abandon() { steps_.abandon(); }
     /// All is done: callers and observers hear the result, once.
     void finish();
-    /// Nobody waits for it any more, and its loader has been cancelled.
+    /// No caller waits for it any more, and its loader has been cancelled.
     void finish_abandoned();
 
     /// @returns what gives the lease back at once, whatever step the load is in.
@@ -125,7 +125,7 @@ class LoadGroup {
     CallOptions call() const;
 
     /// Lets callers hear the results of those that are done, which leave the group. Those that
-    /// nobody waits for any more, and that have not begun to load, are given up.
+    /// no caller waits for any more, and that do not load yet, are given up.
     void settle();
     /// @returns those whose next step is this one. Both ways to give a lease back are one.
     Members at(Step step) const;
@@ -193,7 +193,7 @@ class Creation {
     const std::string& key() const noexcept { return key_; }
     LoadOrder order() const { return {key_, terms_->options}; }
 
-    /// @param since when the look-up was begun.
+    /// @param since when the look-up started.
     /// @throws Error, or what the last loader threw.
     Next found(Found& found, TimePoint since) const;
     /// The wait for a load is over. @returns whether there is a value; nothing if it is to be

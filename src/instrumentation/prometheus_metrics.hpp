@@ -319,7 +319,7 @@ class PrometheusMetrics {
         return known->second;
     }
 
-    /// @param call      as SpanInfo names it; "" where nobody has.
+    /// @param call      as SpanInfo names it; "" where it has none.
     /// @param otherwise the operation then.
     /// @returns the series of the statements that it sends: "get" for "get_raw_many".
     const OperationSeries& operation_of_call(std::string_view call, std::string_view otherwise) {

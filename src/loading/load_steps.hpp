@@ -13,7 +13,7 @@ class LoadSteps {
   public:
     enum class Kind {
         of_absent,  ///< there is no live entry; its callers wait
-        renewal,    ///< of a live entry; nobody waits
+        renewal,    ///< of a live entry; no caller waits
         uncached    ///< the server is out of reach: load, and store nothing
     };
     enum class Step {
@@ -41,7 +41,7 @@ class LoadSteps {
     void loaded(Loaded what);
     void published(bool stored);
     void given_back() { step_ = Step::done; }
-    /// Nobody waits for the result any more, and nobody will.
+    /// No caller waits for the result any more, and none will.
     void abandon();
     /// The cache has failed in a step: what was loaded, if anything, is the result all the same.
     void failed();

@@ -99,7 +99,7 @@ class Loads {
     void wait(const std::shared_ptr<Load>& load, std::shared_ptr<LoadWait> waiting);
     /// A caller does not wait any more. The last one takes the load away: its loader is cancelled.
     void leave(const std::shared_ptr<Load>& load);
-    /// @param tell is called, from any thread, when nobody waits for the load any more.
+    /// @param tell is called, from any thread, when no caller waits for the load any more.
     void on_abandoned(const std::shared_ptr<Load>& load, std::function<void()> tell);
     bool abandoned(const std::shared_ptr<Load>& load) const;
 

@@ -14,7 +14,7 @@ namespace psycache::detail {
 inline constexpr std::size_t sweep_size = 1000;
 
 /// What one batch has done. Entries whose rows are locked it leaves, and names: it waits for none,
-/// so that it holds up nobody and cannot deadlock.
+/// so that it holds up no caller and cannot deadlock.
 struct Sweep {
     std::uint64_t entries = 0;      ///< removed
     bool more = false;              ///< whether further batches are to follow

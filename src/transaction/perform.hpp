@@ -69,7 +69,7 @@ class TransactionCall {
         }
         failure_ = answer.error().failure;
         if (failure_.code == Errc::connection_lost) {
-            // No doubt about what it did: nobody can commit that transaction any more.
+            // No doubt about what it did: that transaction can no longer be committed.
             failure_.cause =
                 "the connection broke, and its transaction with it: nothing of that is stored";
         }

@@ -31,15 +31,15 @@ constexpr auto powers_of_ten = [] {
 struct Digits {
     explicit Digits(std::string_view decimal) noexcept {
         std::size_t end = 0;
-        bool begun = false;
+        bool started = false;
         bool point = false;
         for (; end < decimal.size(); ++end) {
             const unsigned digit = static_cast<unsigned char>(decimal[end]) - '0';
             if (digit <= 9) {
                 // No branch here, since what comes next cannot be guessed.
                 number = number * 10 + digit;
-                begun |= digit != 0;
-                count += begun ? 1 : 0;
+                started |= digit != 0;
+                count += started ? 1 : 0;
                 places += point ? 1 : 0;
             } else if (decimal[end] == '.') {
                 point = true;

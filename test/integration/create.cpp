@@ -277,6 +277,27 @@ TEST_CASE("Callers leave one by one, and the loader is cancelled with the last o
     }
 }
 
+TEST_CASE("A loader may use the cache, and may throw before there is anything to await") {
+    TestSchema schema;
+    Process process(schema);
+    auto outer = [&]() -> asio::awaitable<int> {
+        auto inner = process.cache->get_or_create<int>("inner", CreateOptions(1h), at_once(20));
+        const int value = co_await std::move(inner);
+        co_await process.cache->put("beside", value, 1h);
+        co_return value + 1;
+    };
+    CHECK(process.run(process.cache->get_or_create<int>("outer", CreateOptions(1h), outer)) == 21);
+    CHECK(process.run(process.cache->get<int>("inner")) == 20);
+    CHECK(process.run(process.cache->get<int>("beside")) == 20);
+    struct Plain {
+        asio::awaitable<int> operator()() const { return fail(); }
+        [[noreturn]] static asio::awaitable<int> fail() { throw std::runtime_error("at once"); }
+    };
+    CHECK_THROWS_WITH(
+        process.run(process.cache->get_or_create<int>("plain", CreateOptions(1h), Plain())),
+        "at once");
+}
+
 TEST_CASE("A loader that does not heed its cancellation holds up nobody, and is not stored") {
     TestSchema schema;
     Process process(schema);
