@@ -244,7 +244,7 @@ TEST_CASE("Blocking calls that timed out leak no connection and no descriptor") 
     NamedPool named;
     named.options.max_size = 4;
     auto options = schema.cache_options();
-    options.timeout = 150ms;
+    options.timeout = patience;
     PostgresCache cache(named.options, options);
     CHECK(in_threads(8, [&](int i) { cache.put_raw(std::to_string(i), numbered(i), 1h); }).empty());
     const auto descriptors = open_descriptors();
@@ -253,8 +253,9 @@ TEST_CASE("Blocking calls that timed out leak no connection and no descriptor") 
         for (int round = 0; round < 3; ++round) {
             std::atomic<int> timed_out = 0;
             CHECK(in_threads(8, [&](int i) {
-                      timed_out += failure_of([&] { cache.get_raw(std::to_string(i)); }).code() ==
-                                           Errc::timed_out
+                      timed_out += failure_of([&] {
+                                       cache.get_raw(std::to_string(i), CallOptions(150ms));
+                                   }).code() == Errc::timed_out
                                        ? 1
                                        : 0;
                   }).empty());

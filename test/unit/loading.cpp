@@ -100,7 +100,7 @@ struct World {
         return sight;
     }
     void add_to(std::string& bytes) const {
-        for (const int part : {source, static_cast<int>(row), value, owner, leased ? 1 : 0, version,
+        for (const int part : {source, static_cast<int>(row), value, owner, leased ? 1 : 0,
                                renewal_owner, renewal_leased ? 1 : 0}) {
             bytes += static_cast<char>(part);
         }
@@ -191,10 +191,12 @@ struct Loader {
         }
         return false;
     }
-    void add_to(std::string& bytes) const {
+    /// What can still make a difference: a version that is not the row's never will be again.
+    void add_to(std::string& bytes, const World& world) const {
+        const bool current = steps.version() == world.version;
         for (const int part :
-             {static_cast<int>(steps.next()), static_cast<int>(steps.version()),
-              steps.holds_lease() ? 1 : 0, has_read ? 1 : 0, read, looks, loads, stored ? 1 : 0}) {
+             {static_cast<int>(steps.next()), current ? 1 : 0, steps.holds_lease() ? 1 : 0,
+              has_read ? 1 : 0, read, looks, loads, stored ? 1 : 0}) {
             bytes += static_cast<char>(part);
         }
     }
@@ -218,7 +220,7 @@ class Explorer {
         std::string bytes;
         state.world.add_to(bytes);
         for (const auto& loader : state.loaders) {
-            loader.add_to(bytes);
+            loader.add_to(bytes, state.world);
         }
         for (const auto steps : state.happened) {
             bytes += static_cast<char>(steps);
