@@ -6,7 +6,7 @@
 
 #include "cache/cache_core.hpp"
 #include "cache/cleanup_task.hpp"
-#include "cache/creation.hpp"
+#include "cache/get_or_create.hpp"
 #include "cache/groups.hpp"
 #include "cache/maintenance.hpp"
 #include "cache/perform.hpp"

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "blocking/blocking_core.hpp"
-#include "blocking/creation.hpp"
+#include "blocking/get_or_create.hpp"
 #include "cache/groups.hpp"
 #include "cache/maintenance.hpp"
 #include "core/observers.hpp"

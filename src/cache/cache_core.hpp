@@ -9,22 +9,11 @@
 
 #include "batching/batcher.hpp"
 #include "cache/breaker.hpp"
-#include "core/counts.hpp"
-#include "core/observers.hpp"
+#include "core/telemetry.hpp"
 #include "loading/loads.hpp"
 #include "operations/operations.hpp"
 
 namespace psycache::detail {
-
-/// What one cache shows of itself. A PostgresCache and its cleanup threads share one.
-struct Telemetry {
-    explicit Telemetry(const CacheOptions& options)
-        : observers(std::make_shared<const Observers>(options.instrumentations, options.log)),
-          counts(std::make_shared<Counts>()) {}
-
-    const std::shared_ptr<const Observers> observers;
-    const std::shared_ptr<Counts> counts;
-};
 
 /// What the handles of one cache share. Its calls are made by perform() and, for whole tables, by
 /// the functions of maintenance.hpp.
@@ -78,6 +67,7 @@ class CacheCore {
     bool hides(const Failure& failure) const noexcept;
 
     CacheStatistics statistics() const;
+    Telemetry shown() const { return {observers, counts}; }
 
     const std::shared_ptr<AsyncCachePool> pool;
     const std::shared_ptr<const Observers> observers;

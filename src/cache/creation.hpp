@@ -1,6 +1,5 @@
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -11,151 +10,9 @@
 #include <psycache/create.hpp>
 
 #include "cache/cache_core.hpp"
-#include "core/backoff.hpp"
-#include "loading/load_steps.hpp"
-#include "loading/loads.hpp"
+#include "loading/load_group.hpp"
 
 namespace psycache::detail {
-
-/// What a load needs, beside its loader, of the options of the caller that starts it.
-struct LoadOrder {
-    /// @param options checked already.
-    LoadOrder(std::string its_key, const CreateOptions& options);
-
-    CallOptions call() const { return CallOptions(span_name); }
-
-    std::string key;
-    std::string stub;
-    Duration ttl;  // as it is stored
-    Duration lease;
-    Duration retry_after_error;
-    Tags tags;
-    std::string span_name;
-};
-
-/// A load on its way: what is asked of the server in each of its steps, what came of it, and what
-/// counters and callers hear. The driver, a coroutine or a thread, does what next() says.
-class LoadProgress {
-  public:
-    LoadProgress(const CacheCore& core, const LoadDuty& duty, const LoadOrder& order,
-                 LoadSteps::Kind kind, const Sight& seen);
-
-    LoadSteps::Step next() const noexcept { return steps_.next(); }
-    bool holds_lease() const noexcept { return steps_.holds_lease(); }
-
-    ClaimOne claim();
-    void claimed(const std::exception_ptr& error, const Claimed& answer);
-    void looked(const std::exception_ptr& error, Found found);
-    /// @returns until when to wait.
-    TimePoint pause();
-    void paused();
-    void loading();
-    void loaded(const std::exception_ptr& error, std::optional<boost::json::value> value);
-    /// @returns nothing where what was loaded cannot be stored.
-    std::optional<PublishOne> publish();
-    void published(const std::exception_ptr& error, bool stored);
-    /// The lease is to be given back. Callers hear the result before that.
-    EndOne end();
-    void given_back() { steps_.given_back(); }
-    void abandon() { steps_.abandon(); }
-    /// All is done: callers and observers hear the result, once.
-    void finish();
-    /// No caller waits for it any more, and its loader has been cancelled.
-    void finish_abandoned();
-
-    /// @returns what gives the lease back at once, whatever step the load is in.
-    EndOne give_back() const { return end_after(Duration::zero()); }
-
-  private:
-    bool renewal() const noexcept { return kind_ == LoadSteps::Kind::renewal; }
-    std::string stub_key() const;
-    EndOne end_after(Duration later) const;
-    LoadInfo::Outcome outcome() const noexcept;
-    void tell(LoadInfo::Outcome outcome, std::size_t callers);
-    /// A statement has failed. @param matters whether callers are to hear of it.
-    void failed(const std::exception_ptr& error, bool matters);
-
-    const CacheCore& core_;
-    const LoadDuty& duty_;
-    const LoadOrder& order_;
-    const LoadSteps::Kind kind_;
-    LoadSteps steps_;
-    Duration lease_left_;
-    LoadResult result_;
-    TimePoint quiet_until_ = TimePoint::min();
-    TimePoint asked_;
-    TimePoint began_;
-    Duration took_{0};
-    TimePoint waits_since_;
-    Duration waited_{0};
-    Backoff backoff_;
-    bool has_waited_ = false;
-    bool has_loaded_ = false;
-    bool stored_ = false;
-    bool told_ = false;
-};
-
-/// Loads that one caller has started together: one call of its loader serves all that may load at
-/// the same time.
-class LoadGroup {
-  public:
-    using Step = LoadSteps::Step;
-
-    /// One of them. It stays where it is.
-    struct Member {
-        Member(const CacheCore& core, LoadDuty its_duty, LoadOrder its_order, LoadSteps::Kind kind,
-               const Sight& seen)
-            : duty(std::move(its_duty)),
-              order(std::move(its_order)),
-              progress(core, duty, order, kind, seen) {}
-
-        LoadDuty duty;
-        LoadOrder order;
-        LoadProgress progress;
-    };
-    using Members = std::vector<Member*>;
-
-    void add(const CacheCore& core, LoadDuty duty, LoadOrder order, LoadSteps::Kind kind,
-             const Sight& seen) {
-        members_.push_back(
-            std::make_unique<Member>(core, std::move(duty), std::move(order), kind, seen));
-    }
-    bool empty() const noexcept { return members_.empty(); }
-    /// @returns the options of their statements.
-    CallOptions call() const;
-
-    /// Lets callers hear the results of those that are done, which leave the group. Those that
-    /// no caller waits for any more, and that do not load yet, are given up.
-    void settle();
-    /// @returns those whose next step is this one. Both ways to give a lease back are one.
-    Members at(Step step) const;
-    /// @returns those that wait for other processes, as a group of their own.
-    LoadGroup waiting();
-
-    /// @returns the requests of a step, made by @p make of each member.
-    template <class Make>
-    static auto requests(const Members& members, const Make& make) {
-        std::vector<decltype(make(*members.front()))> all;
-        all.reserve(members.size());
-        for (Member* const member : members) {
-            all.push_back(make(*member));
-        }
-        return all;
-    }
-    static std::vector<ClaimOne> claims(const Members& members);
-    static std::vector<LookAgain> looks(const Members& members);
-    static std::vector<EndOne> ends(const Members& members);
-    /// Those whose values cannot be stored go on without it. @p members become those that remain.
-    static std::vector<PublishOne> publications(Members& members);
-    static std::vector<std::string> keys(const Members& members);
-    /// @returns until when to wait.
-    static TimePoint pause(const Members& members);
-    static void loaded(const Members& members, const std::exception_ptr& error,
-                       LoadedValues&& values);
-
-  private:
-    std::vector<std::unique_ptr<Member>> members_;
-};
 
 /// One caller's way to the value of one key.
 class Creation {
@@ -244,16 +101,5 @@ class Creations {
     std::vector<Open> open_;
     std::vector<bool> there_;
 };
-
-/// See AsyncPostgresCache::get_or_create. @returns whether there is a value.
-asio::awaitable<bool> get_or_create_value(CacheCore::Self core, std::string key,
-                                          CreateOptions options, AsyncLoader loader,
-                                          ValueReader reader, bool must_have);
-
-/// See AsyncPostgresCache::get_or_create_many. @returns whether each key has a value.
-asio::awaitable<std::vector<bool>> get_or_create_values(CacheCore::Self core,
-                                                        std::vector<std::string> keys,
-                                                        CreateOptions options, AsyncLoader loader,
-                                                        ValueReader reader, bool must_have);
 
 }  // namespace psycache::detail

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "operations/load_lease.hpp"
+#include "operations/claim_load.hpp"
 
 namespace psycache::detail {
 

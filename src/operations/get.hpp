@@ -10,60 +10,25 @@
 #include "core/counts.hpp"
 #include "core/observers.hpp"
 #include "operations/many.hpp"
-#include "operations/table.hpp"
-#include "operations/value_call.hpp"
+#include "operations/read_operation.hpp"
 
 namespace psycache::detail {
 
 using GetCall = ValueCall;
 
-/// Looks up live entries. Equal keys are asked for once.
-class Get final : public TableOperation {
+/// Looks up live entries.
+class Get final : public ReadOperation {
   public:
     explicit Get(const Table& its_table)
-        : TableOperation(its_table, "get", false),
-          one_(concat({"SELECT value", table.sizes ? ", pg_column_size(value)" : "", " FROM ",
-                       table.name, " WHERE key = $1 AND expires_at > statement_timestamp()"}),
-               {pg::Oid::text}),
-          many_(concat({"SELECT o.i, t.value", table.sizes ? ", pg_column_size(t.value)" : "",
-                        " FROM unnest($1::text[]) WITH ORDINALITY AS o(k, i) JOIN ", table.name,
-                        " AS t ON t.key = o.k WHERE t.expires_at > statement_timestamp()"}),
-                {pg::Oid::text_array}) {}
-
-    const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        if (group.lone()) {
-            parameters.borrow(group.key(0));
-            return one_;
-        }
-        parameters.own(keys_of(group));
-        return many_;
-    }
-
-    void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
-        // Rows come in no order, and none comes for a miss.
-        std::vector<bool> found(group.keys());
-        for (std::size_t row = 0; row < rows.size(); ++row) {
-            const std::size_t first = group.lone() ? 0 : 1;
-            const auto number =
-                group.lone() ? 0 : static_cast<std::size_t>(rows.integer(row, 0)) - 1;
-            if (number >= group.keys() || found[number]) {
-                continue;
-            }
-            found[number] = true;
-            const auto size =
-                table.sizes ? static_cast<std::size_t>(rows.integer(row, first + 1)) : 0;
-            StoredValue(rows.bytes(row, first), size).answer_all(group, number, how);
-        }
-        for (std::size_t number = 0; number < group.keys(); ++number) {
-            if (!found[number]) {
-                answer_miss(group, number, how);
-            }
-        }
-    }
+        : ReadOperation(its_table, "get",
+                        its_table.sizes ? "t.value, pg_column_size(t.value)" : "t.value", live) {}
 
   private:
-    const pg::Statement one_;
-    const pg::Statement many_;
+    void answer_row(const Group& group, std::size_t number, const pg::Rows& rows, std::size_t row,
+                    std::size_t first, Resume how) const override {
+        const auto size = table.sizes ? static_cast<std::size_t>(rows.integer(row, first + 1)) : 0;
+        StoredValue(rows.bytes(row, first), size).answer_all(group, number, how);
+    }
 };
 
 /// What a call of one key has in common, whatever a value is to its caller.

@@ -17,79 +17,36 @@ struct EntryCall final : ValueCall {
 };
 
 /// Looks up live entries with their expiry, and with value and size or without.
-class GetEntry : public TableOperation {
+class GetEntry final : public ReadOperation {
   public:
     GetEntry(const Table& its_table, std::string_view its_name, bool with_values)
-        : TableOperation(its_table, its_name, false),
-          values_(with_values),
-          one_(concat({"SELECT 1::bigint, ", left, value_of(with_values), " FROM ", table.name,
-                       " AS t WHERE t.key = $1 AND t.expires_at > statement_timestamp()"}),
-               {pg::Oid::text}),
-          many_(concat({"SELECT o.i, ", left, value_of(with_values),
-                        " FROM unnest($1::text[]) WITH ORDINALITY AS o(k, i) JOIN ", table.name,
-                        " AS t ON t.key = o.k WHERE t.expires_at > statement_timestamp()"}),
-                {pg::Oid::text_array}) {}
-
-    const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        if (group.lone()) {
-            parameters.borrow(group.key(0));
-            return one_;
-        }
-        parameters.own(keys_of(group));
-        return many_;
-    }
-
-    void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
-        std::vector<bool> found(group.keys());
-        for (std::size_t row = 0; row < rows.size(); ++row) {
-            const auto number = static_cast<std::size_t>(rows.integer(row, 0)) - 1;
-            if (number < group.keys() && !found[number]) {
-                found[number] = true;
-                answer_one(group, number, rows, row, how);
-            }
-        }
-        for (std::size_t number = 0; number < group.keys(); ++number) {
-            if (!found[number]) {
-                answer_miss(group, number, how);
-            }
-        }
-    }
+        : ReadOperation(its_table, its_name,
+                        concat({left, with_values ? ", t.value, pg_column_size(t.value)" : ""}),
+                        live),
+          values_(with_values) {}
 
   private:
     /// What is left of the time to live, in microseconds; NULL for an entry without end.
     static constexpr std::string_view left =
         "CASE WHEN isfinite(t.expires_at) THEN"
         " (extract(epoch FROM t.expires_at - statement_timestamp()) * 1000000)::bigint END";
-    static std::string_view value_of(bool with_values) {
-        return with_values ? ", t.value, pg_column_size(t.value)" : "";
-    }
 
-    void answer_one(const Group& group, std::size_t number, const pg::Rows& rows, std::size_t row,
-                    Resume how) const {
+    void answer_row(const Group& group, std::size_t number, const pg::Rows& rows, std::size_t row,
+                    std::size_t first, Resume how) const override {
         const Duration left_to_live =
-            rows.bytes(row, 1).empty() ? no_expiry : Duration(rows.integer(row, 1));
+            rows.bytes(row, first).empty() ? no_expiry : Duration(rows.integer(row, first));
         std::optional<StoredValue> value;
         if (values_) {
-            value.emplace(rows.bytes(row, 2), static_cast<std::size_t>(rows.integer(row, 3)));
+            value.emplace(rows.bytes(row, first + 1),
+                          static_cast<std::size_t>(rows.integer(row, first + 2)));
         }
-        std::size_t calls_left = group.calls(number).size();
-        for (EntryCall& call : group.calls<EntryCall>(number)) {
-            --calls_left;
-            const auto fill = [&] {
-                call.live = true;
-                call.expires_in = left_to_live;
-            };
-            if (value) {
-                value->answer(call, calls_left == 0, how, fill);
-            } else {
-                call.answer(fill, how);
-            }
-        }
+        answer_found<EntryCall>(group, number, value, how, [&](EntryCall& call) {
+            call.live = true;
+            call.expires_in = left_to_live;
+        });
     }
 
     const bool values_;
-    const pg::Statement one_;
-    const pg::Statement many_;
 };
 
 struct GetEntryOne : ReadOne {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "operations/claim_load.hpp"
 #include "operations/cleanup.hpp"
 #include "operations/clear.hpp"
 #include "operations/compare_and_put.hpp"
@@ -8,12 +9,13 @@
 #include "operations/get_and_touch.hpp"
 #include "operations/get_entry.hpp"
 #include "operations/increment.hpp"
-#include "operations/load_lease.hpp"
 #include "operations/look_up.hpp"
 #include "operations/merge.hpp"
+#include "operations/publish_load.hpp"
 #include "operations/put.hpp"
 #include "operations/put_if_absent.hpp"
 #include "operations/put_tagged.hpp"
+#include "operations/release_load.hpp"
 #include "operations/remove.hpp"
 #include "operations/remove_prefix.hpp"
 #include "operations/remove_tag.hpp"

@@ -24,6 +24,26 @@ struct PutCall : Call {
     std::size_t size = 0;  // stored; 0 where it was not asked for
 };
 
+/// Adds the entries of a group as arrays. @param choose names the put that counts for a key.
+template <class Choose>
+void add_entry_arrays(const Group& group, pg::Parameters& parameters, Choose choose) {
+    parameters.own(keys_of(group));
+    parameters.own(
+        values_of(group, [&](std::size_t i) -> std::string_view { return choose(i).jsonb; }));
+    parameters.own(ttls_of(group, [&](std::size_t i) { return choose(i).ttl; }));
+}
+/// The same, or the entry of a lone call.
+template <class Choose>
+void add_entries(const Group& group, pg::Parameters& parameters, Choose choose) {
+    if (!group.lone()) {
+        return add_entry_arrays(group, parameters, choose);
+    }
+    const PutCall& call = group.first<PutCall>(0);
+    parameters.borrow(call.key);
+    parameters.borrow(call.jsonb);
+    add_ttl(parameters, call.ttl);
+}
+
 /// Stores entries. Of several with one key the last one is stored, for all of them.
 ///
 /// Where the server distributes tables the usual statements store nothing, which is how that is
@@ -48,19 +68,9 @@ class Put final : public TableOperation {
                 {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        if (group.lone()) {
-            const auto& call = group.first<PutCall>(0);
-            parameters.borrow(call.key);
-            parameters.borrow(call.jsonb);
-            add_ttl(parameters, call.ttl);
-            return table.distributed ? distributed_ : one_;
-        }
-        parameters.own(keys_of(group));
-        parameters.own(values_of(group, [&](std::size_t i) -> std::string_view {
-            return group.last<PutCall>(i).jsonb;
-        }));
-        parameters.own(ttls_of(group, [&](std::size_t i) { return group.last<PutCall>(i).ttl; }));
-        return many_;
+        add_entries(group, parameters,
+                    [&](std::size_t i) -> const PutCall& { return group.last<PutCall>(i); });
+        return !group.lone() ? many_ : table.distributed ? distributed_ : one_;
     }
 
     bool wants_other_form(const pg::Statement& sent, const pg::Rows& rows) const noexcept override {

@@ -27,19 +27,9 @@ class PutIfAbsent final : public TableOperation {
                 {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        if (group.lone()) {
-            const auto& call = group.first<ConditionalPutCall>(0);
-            parameters.borrow(call.key);
-            parameters.borrow(call.jsonb);
-            add_ttl(parameters, call.ttl);
-            return table.distributed ? distributed_ : one_;
-        }
-        parameters.own(keys_of(group));
-        parameters.own(values_of(group, [&](std::size_t i) -> std::string_view {
-            return first_to_stay(group, i).jsonb;
-        }));
-        parameters.own(ttls_of(group, [&](std::size_t i) { return first_to_stay(group, i).ttl; }));
-        return many_;
+        add_entries(group, parameters,
+                    [&](std::size_t i) -> const PutCall& { return first_to_stay(group, i); });
+        return !group.lone() ? many_ : table.distributed ? distributed_ : one_;
     }
 
     void answer(const Group& group, const pg::Rows& rows, Resume how) const override {

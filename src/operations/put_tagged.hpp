@@ -104,11 +104,8 @@ class PutTagged final : public TableOperation {
                 pg::Oid::text_array, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        parameters.own(keys_of(group));
-        parameters.own(values_of(group, [&](std::size_t i) -> std::string_view {
-            return group.last<PutCall>(i).jsonb;
-        }));
-        parameters.own(ttls_of(group, [&](std::size_t i) { return group.last<PutCall>(i).ttl; }));
+        add_entry_arrays(group, parameters,
+                         [&](std::size_t i) -> const PutCall& { return group.last<PutCall>(i); });
         add_tags<PutTaggedCall>(group, parameters);
         return put_;
     }
@@ -152,13 +149,8 @@ class ConditionalPutTagged final : public TableOperation {
     }
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
-        const auto call = [&](std::size_t i) -> const ConditionalPutTaggedCall& {
-            return group.first<ConditionalPutTaggedCall>(i);
-        };
-        parameters.own(keys_of(group));
-        parameters.own(
-            values_of(group, [&](std::size_t i) -> std::string_view { return call(i).jsonb; }));
-        parameters.own(ttls_of(group, [&](std::size_t i) { return call(i).ttl; }));
+        add_entry_arrays(group, parameters,
+                         [&](std::size_t i) -> const PutCall& { return group.first<PutCall>(i); });
         add_tags<ConditionalPutTaggedCall>(group, parameters);
         return put_;
     }

@@ -92,6 +92,22 @@ class StoredValue {
     std::optional<Result<boost::json::value>> value_;
 };
 
+/// Answers all calls of a key with what was found. @param value none where it is not asked for.
+/// @param fill stores the rest in a call.
+template <class ItsCall, class Fill>
+void answer_found(const Group& group, std::size_t number, std::optional<StoredValue>& value,
+                  Resume how, Fill fill) {
+    std::size_t left = group.calls(number).size();
+    for (ItsCall& call : group.calls<ItsCall>(number)) {
+        --left;
+        if (value) {
+            value->answer(call, left == 0, how, [&] { fill(call); });
+        } else {
+            call.answer([&] { fill(call); }, how);
+        }
+    }
+}
+
 /// Answers all calls of a key with a miss.
 inline void answer_miss(const Group& group, std::size_t number, Resume how) {
     for (Call& call : group.calls(number)) {

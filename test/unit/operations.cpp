@@ -70,7 +70,7 @@ std::vector<std::optional<std::string>> elements(const pg::Parameters& parameter
 
 TEST_CASE("a lone call is a plain statement", "[operations]") {
     const Bound get(gets({"k"}));
-    CHECK(get.statement.sql.starts_with("SELECT value, pg_column_size(value) FROM"));
+    CHECK(get.statement.sql.starts_with("SELECT t.value, pg_column_size(t.value) FROM"));
     CHECK(get.parameters.size() == 1);
     const Calls puts = {put("k", 1, 1s)};
     const Bound store(puts);

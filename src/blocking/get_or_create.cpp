@@ -1,4 +1,4 @@
-#include "blocking/creation.hpp"
+#include "blocking/get_or_create.hpp"
 
 #include <algorithm>
 #include <condition_variable>
@@ -61,7 +61,7 @@ std::exception_ptr ask(BlockingCore& core, Request request, const CallOptions& o
     return nullptr;
 }
 
-/// Runs loads to their end, as run_loads() of cache/creation.cpp does in a coroutine. They are
+/// Runs loads to their end, as run_loads() of cache/get_or_create.cpp does in a coroutine. They are
 /// never abandoned: the thread that runs them waits for them.
 void run_loads(BlockingCore& core, LoadGroup& group, const Loader& loader) {
     if (group.empty()) {
@@ -173,7 +173,7 @@ bool get_or_create_value(BlockingCore& core, std::string key, const CreateOption
         Creation::Next next = creation.found(found, since);
         if (next.renewal) {
             LoadGroup renewal;
-            renewal.add(*core.cache(), std::move(*next.renewal), creation.order(),
+            renewal.add(core.cache()->shown(), std::move(*next.renewal), creation.order(),
                         LoadSteps::Kind::renewal, found.sight);
             run_beside(core, std::move(renewal), loader);
         }
@@ -183,7 +183,7 @@ bool get_or_create_value(BlockingCore& core, std::string key, const CreateOption
         const CallerPlace its_place(loads, next.load);
         if (next.duty) {
             LoadGroup load;
-            load.add(*core.cache(), std::move(*next.duty), creation.order(), next.kind,
+            load.add(core.cache()->shown(), std::move(*next.duty), creation.order(), next.kind,
                      found.sight);
             run_loads(core, load, loader);
         }
