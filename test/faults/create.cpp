@@ -255,6 +255,9 @@ TEST_CASE("No change is undone by a load, whatever fails in between") {
     }
     callers.push_back(threads.spawn([&]() -> asio::awaitable<void> {
         std::minstd_rand random(77);
+        // Or remove_tag would leave it, as it must.
+        PutOptions tagged;
+        tagged.tags.emplace_back("tag");
         while (!over) {
             const auto key = random() % keys;
             const int version = ++source[key];
@@ -266,7 +269,7 @@ TEST_CASE("No change is undone by a load, whatever fails in between") {
                             co_await cache->remove(name);
                             break;
                         case 1:
-                            co_await cache->put(name, version, 1h);
+                            co_await cache->put(name, version, 1h, tagged);
                             break;
                         case 2:
                             co_await cache->remove_prefix("key " + std::to_string(key));
