@@ -22,7 +22,8 @@ using namespace detail;
 
 namespace {
 
-constexpr std::string_view operation = "init_db";
+constexpr std::string_view init_operation = "init_db";
+constexpr std::string_view drop_operation = "drop_notify";
 constexpr auto statement_timeout = std::chrono::minutes(1);
 constexpr auto connect_timeout = std::chrono::seconds(10);
 
@@ -41,10 +42,11 @@ Failure explain(Failure failure, const TableOptions& options) {
     return failure;
 }
 
-asio::awaitable<Result<Created>> create_table(pg::Connection& connection,
-                                              const TableOptions& options) {
-    pg::Answer answer = co_await connection.execute_script(
-        table_script(options), std::chrono::steady_clock::now() + statement_timeout);
+asio::awaitable<Result<Created>> run_script(pg::Connection& connection, std::string script,
+                                            const TableOptions& options) {
+    auto running = connection.execute_script(std::move(script),
+                                             std::chrono::steady_clock::now() + statement_timeout);
+    pg::Answer answer = co_await std::move(running);
     if (!answer) {
         co_return explain(answer.error().failure, options);
     }
@@ -66,7 +68,8 @@ asio::awaitable<Result<Created>> create_table_with(AsyncCachePool& pool,
     if (job->stop_requested()) {
         co_return cancelled_failure();
     }
-    auto result = co_await create_table(lease->state().connection(), options);
+    auto creating = run_script(lease->state().connection(), table_script(options), options);
+    auto result = co_await std::move(creating);
     if (result && job->stop_requested()) {
         co_return cancelled_failure();
     }
@@ -85,11 +88,12 @@ asio::awaitable<void> init_db_with(AsyncCachePool& pool, TableOptions options) {
         co_await run_job<Created>(std::move(executor), Job<Created>::OnCancel::wait_for_the_end,
                                   std::nullopt, std::move(body));
     if (!result) {
-        throw to_error(operation, result.error());
+        throw to_error(init_operation, result.error());
     }
 }
 
-asio::awaitable<void> init_db_at(std::string dsn, TableOptions options) {
+asio::awaitable<void> run_script_at(std::string dsn, std::string script, TableOptions options,
+                                    std::string_view operation) {
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
     auto opening =
         pg::Connection::open(executor, pg::Target(std::move(dsn)),
@@ -98,9 +102,24 @@ asio::awaitable<void> init_db_at(std::string dsn, TableOptions options) {
     if (!opened) {
         throw to_error(operation, opened.error());
     }
-    auto result = co_await create_table(**opened, options);
+    auto running = run_script(**opened, std::move(script), options);
+    auto result = co_await std::move(running);
     if (!result) {
         throw to_error(operation, result.error());
+    }
+}
+
+/// The same, blocking.
+void run_script_blocking(const std::string& dsn, std::string script, const TableOptions& options,
+                         std::string_view operation) {
+    pg::check_dsn(dsn, "dsn");
+    asio::io_context context(1);
+    std::exception_ptr thrown;
+    asio::co_spawn(context, run_script_at(dsn, std::move(script), options, operation),
+                   [&](std::exception_ptr error) { thrown = error; });
+    context.run();
+    if (thrown) {
+        std::rethrow_exception(thrown);
     }
 }
 
@@ -123,21 +142,23 @@ void init_db(pg_conn* connection, const TableOptions& options) {
     }
     const auto result = pg::execute_blocking(connection, table_script(options));
     if (!result) {
-        throw to_error(operation, explain(result.error(), options));
+        throw to_error(init_operation, explain(result.error(), options));
     }
 }
 
 void init_db(const std::string& dsn, const TableOptions& options) {
     check_schema(options.schema);
-    pg::check_dsn(dsn, "dsn");
-    asio::io_context context(1);
-    std::exception_ptr thrown;
-    asio::co_spawn(context, init_db_at(dsn, options),
-                   [&](std::exception_ptr error) { thrown = error; });
-    context.run();
-    if (thrown) {
-        std::rethrow_exception(thrown);
-    }
+    run_script_blocking(dsn, table_script(options), options, init_operation);
+}
+
+std::string drop_notify_sql(const TableOptions& options) {
+    check_schema(options.schema);
+    return notify_removal_sql(options);
+}
+
+void drop_notify(const std::string& dsn, const TableOptions& options) {
+    check_schema(options.schema);
+    run_script_blocking(dsn, notify_removal_script(options), options, drop_operation);
 }
 
 }  // namespace psycache

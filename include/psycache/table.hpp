@@ -39,14 +39,34 @@ struct PSYCACHE_EXPORT TableOptions {
     /// and `remove_tag` want; @ref unlogged and @ref expiry_index count for it as well. With false
     /// a table of tags that is there is left as it is.
     bool tags = false;
+
+    /// Whether triggers tell of changed entries by NOTIFY, whoever changes them: this library,
+    /// Python's psycache or SQL. They are made on a table that is there as well. With false
+    /// triggers that are there are left as they are; @ref drop_notify removes them.
+    ///
+    /// A statement that overwrites or removes entries sends one notification when its transaction
+    /// commits, on the channel `psycache_OID`, with the OID of the cache's table. It holds
+    /// `hashtextextended(key, 0)` of each key, as `to_hex` writes it, separated by a space; or `*`,
+    /// all of them, for more than 400 keys and for TRUNCATE. New entries are not told of, nor are
+    /// expired ones that are removed. Equal notifications of one transaction are sent once.
+    ///
+    /// The triggers are `psycache_notify_update`, `psycache_notify_delete` and
+    /// `psycache_notify_truncate`, which run also where `session_replication_role` is `replica`;
+    /// their function is `psycache_notify()` in the schema of the table. A role that may write to
+    /// the table needs no other privilege.
+    ///
+    /// Beware: PostgreSQL lets transactions that notify commit one after the other. It refuses to
+    /// PREPARE one. It fires no such trigger for the changes that a logical subscription applies,
+    /// TRUNCATE apart. Where the server distributes the table (Citus) it refuses the triggers.
+    bool notify = false;
 };
 
 /// The statements that make the table and its index, as text for a migration tool; nothing is sent.
 ///
-/// Two statements (one without `expiry_index`; twice as many with `tags`), each ended by a
-/// semicolon and a line break; they do nothing where the table is there already. By default they
-/// make what Python's psycache makes; either library can use either table, with and without the
-/// index.
+/// Two statements (one without `expiry_index`; twice as many with `tags`; one more with `notify`),
+/// each ended by a semicolon and a line break; they do nothing where all is there already. By
+/// default they make what Python's psycache makes; either library can use either table, with and
+/// without the index or the triggers.
 ///
 /// Any number of sessions may run them at once, and may run @ref init_db meanwhile: each statement
 /// is a DO block in PL/pgSQL that takes the lock which init_db takes. So they may be committed one
@@ -58,7 +78,8 @@ struct PSYCACHE_EXPORT TableOptions {
 
 /// Makes the table and its index unless they are there, with a connection of @p pool.
 ///
-/// Idempotent, and safe when many processes do it at once.
+/// Idempotent, and safe when many processes do it at once. With `notify` it makes the triggers as
+/// well; to make one waits for transactions that write to the table, and holds up others meanwhile.
 ///
 /// @param pool    must live until the operation ends.
 /// @param options see TableOptions.
@@ -92,5 +113,24 @@ PSYCACHE_EXPORT void init_db(pg_conn* connection, const TableOptions& options = 
 /// Thrown: `std::invalid_argument` for a DSN that libpq cannot read; Errc::connect_failed,
 /// Errc::authentication_failed; otherwise as above. Opening takes ten seconds at most.
 PSYCACHE_EXPORT void init_db(const std::string& dsn, const TableOptions& options = {});
+
+/// The statement that removes what @ref TableOptions::notify makes, as text; nothing is sent.
+///
+/// One statement of the kind of @ref init_db_sql: it takes the same lock, and does nothing where
+/// there are no triggers.
+/// @param options where the table is; only `schema` counts.
+/// @throws std::invalid_argument when the schema is "" or holds a NUL byte.
+[[nodiscard]] PSYCACHE_EXPORT std::string drop_notify_sql(const TableOptions& options = {});
+
+/// Removes them, blocking, with a connection of its own that is closed afterwards.
+///
+/// Idempotent. Where there are triggers it waits for all transactions that use the table, and holds
+/// up others meanwhile. Who still listens hears nothing any more.
+///
+/// @param dsn     as `PoolOptions::dsn`.
+/// @param options where the table is; only `schema` counts.
+/// @par Errors
+/// Thrown: as by @ref init_db with a DSN; 2BP01 when triggers of another table use the function.
+PSYCACHE_EXPORT void drop_notify(const std::string& dsn, const TableOptions& options = {});
 
 }  // namespace psycache

@@ -15,4 +15,8 @@ std::string table_sql(const TableOptions& options);
 /// in its block: a server that distributes tables passes the text around one on, as a whole.
 std::string table_script(const TableOptions& options);
 
+/// @returns the statement of `drop_notify_sql`, and the same as a script.
+std::string notify_removal_sql(const TableOptions& options);
+std::string notify_removal_script(const TableOptions& options);
+
 }  // namespace psycache::detail

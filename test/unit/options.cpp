@@ -121,6 +121,7 @@ TEST_CASE("Defaults are finite and positive") {
     const TableOptions table;
     CHECK_FALSE(table.schema);
     CHECK(table.unlogged);
+    CHECK_FALSE(table.notify);
 }
 
 TEST_CASE("Every wrong field of PoolOptions is refused by name by all that take them") {

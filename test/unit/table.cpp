@@ -107,3 +107,24 @@ TEST_CASE("init_db sends the same blocks, and no statement beside them that make
     CHECK(detail::table_script(options) ==
           "SET LOCAL client_min_messages = warning;\n" + init_db_sql(options));
 }
+
+TEST_CASE("With notify there is one more statement, and one removes what it makes") {
+    TableOptions options;
+    options.schema = "a'; b";
+    const auto plain = init_db_sql(options);
+    CHECK_THAT(plain, !Catch::Contains("TRIGGER", Catch::CaseSensitive::No));
+    options.notify = true;
+    const auto text = init_db_sql(options);
+    REQUIRE(text.size() > plain.size());
+    CHECK(text.substr(0, plain.size()) == plain);
+    for (const auto& statement : {text.substr(plain.size()), drop_notify_sql(options)}) {
+        INFO(statement);
+        CHECK(count(statement, ';') == 1);
+        CHECK(statement.substr(statement.size() - 2) == ";\n");
+        CHECK_THAT(statement, Catch::StartsWith("DO E'BEGIN\n  PERFORM pg_advisory_xact_lock("));
+    }
+    options.tags = true;
+    CHECK(count(init_db_sql(options), ';') == 5);
+    CHECK(detail::notify_removal_script(options) ==
+          "SET LOCAL client_min_messages = warning;\n" + drop_notify_sql(options));
+}
