@@ -35,6 +35,10 @@ makes an ordinary one. A table that exists is left as it is.
 
 --tags makes a second table, psycache_tags, which entries with tags need.
 
+--notify makes triggers that tell of changed entries by NOTIFY, on the channel
+psycache_ and the OID of the table; --no-notify removes them. With neither they are
+left as they are.
+
 Without DSN the SQL is printed instead, for a migration tool or for psql:
   psycache init-db --schema app | psql -v ON_ERROR_STOP=1
 Any number of sessions may run it at once. In its statements \x3b is a semicolon,
@@ -89,12 +93,18 @@ int run(const std::string& command, const Body& body) {
     return exit_failure;
 }
 
-int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions& options) {
+int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions& options,
+            bool no_notify) {
     return run("init-db", [&] {
         if (!dsn) {
-            return print("init-db", psycache::init_db_sql(options));
+            return print("init-db",
+                         psycache::init_db_sql(options) +
+                             (no_notify ? psycache::drop_notify_sql(options) : std::string()));
         }
         psycache::init_db(*dsn, options);
+        if (no_notify) {
+            psycache::drop_notify(*dsn, options);
+        }
         return print("init-db", "psycache: initialized the cache table.\n");
     });
 }
@@ -152,6 +162,8 @@ int main(int argc, char** argv) {
     bool logged = false;
     bool no_expiry_index = false;
     bool tags = false;
+    bool notify = false;
+    bool no_notify = false;
     CLI::Option* schema_option =
         init_db_command->add_option("--schema", schema, "Where the table is made; must exist");
     init_db_command->add_flag("--logged", logged,
@@ -159,6 +171,10 @@ int main(int argc, char** argv) {
     init_db_command->add_flag("--no-expiry-index", no_expiry_index,
                               "Leave the index out: faster to overwrite, slower to clean");
     init_db_command->add_flag("--tags", tags, "Make the table of tags as well");
+    CLI::Option* notify_option = init_db_command->add_flag(
+        "--notify", notify, "Make the triggers that tell of changed entries");
+    init_db_command->add_flag("--no-notify", no_notify, "Remove these triggers")
+        ->excludes(notify_option);
     CLI::Option* dsn_option =
         init_db_command->add_option("DSN", dsn, "The database; without it, the SQL is printed");
     schema_option->option_text("SCHEMA");
@@ -189,6 +205,7 @@ int main(int argc, char** argv) {
     options.unlogged = !logged;
     options.expiry_index = !no_expiry_index;
     options.tags = tags;
+    options.notify = notify;
     return init_db(dsn_option->count() > 0 ? std::optional<std::string>(dsn) : std::nullopt,
-                   options);
+                   options, no_notify);
 }

@@ -71,6 +71,7 @@ usage_error unknown-command
 usage_error init-db --unknown-option
 usage_error init-db --schema
 usage_error init-db one two
+usage_error init-db --notify --no-notify
 usage_error clear
 usage_error clear --logged ""
 
@@ -97,6 +98,13 @@ check "--no-expiry-index prints one statement" is "$code:$(grep -c ';$' <<<"$out
 run init-db --tags
 check "--tags prints four statements" is "$code:$(grep -c ';$' <<<"$out")" 0:4
 check "  with the table of tags" has "$out" "psycache_tags"
+
+run init-db --notify
+check "--notify prints three statements" is "$code:$(tr -cd ';' <"$work/out" | wc -c)" 0:3
+check "  with the triggers" has "$out" "CREATE TRIGGER"
+run init-db --no-notify
+check "--no-notify prints three statements" is "$code:$(tr -cd ';' <"$work/out" | wc -c)" 0:3
+check "  which remove them" has "$out" "DROP TRIGGER"
 
 run init-db --logged
 check "--logged prints a logged table" is "$code" 0
@@ -132,6 +140,34 @@ check "again: the rows stay" is "$(sql -c "SELECT count(*) FROM \"$quoted\".psyc
 fresh_schema
 run init-db --logged --schema "$schema" "$dsn"
 check "--logged makes a logged table" is "$code:$(table_kind)" "0:p"
+
+triggers() {
+    sql -c "SELECT count(*) || ' ' || (SELECT count(*) FROM pg_proc p
+                JOIN pg_namespace n ON n.oid = p.pronamespace
+                WHERE p.proname = 'psycache_notify' AND n.nspname = '$schema')
+            FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+            JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = '$schema' AND t.tgname LIKE 'psycache_notify_%'"
+}
+fresh_schema
+for again in first again; do
+    run init-db --notify --schema "$schema" "$dsn"
+    check "--notify makes the triggers ($again)" is "$code:$err:$(triggers)" "0::3 1"
+done
+run init-db --schema "$schema" "$dsn"
+check "without it they stay" is "$code:$(triggers)" "0:3 1"
+for again in first again; do
+    run init-db --no-notify --schema "$schema" "$dsn"
+    check "--no-notify removes them ($again)" is "$code:$err:$(triggers)" "0::0 0"
+done
+for option in --notify --no-notify; do
+    for again in first again; do
+        "$program" init-db $option --schema "$schema" | sql -f - 2>"$work/err"
+        code=$? out="" err=$(cat "$work/err")
+        check "psql runs the SQL of $option ($again)" is "$code:$(triggers)" \
+            "0:$([ $option = --notify ] && echo 3 1 || echo 0 0)"
+    done
+done
 
 fresh_schema
 "$program" init-db --schema "$schema" | sql -f - 2>"$work/err"
