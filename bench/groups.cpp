@@ -1,9 +1,12 @@
-// What tags cost a put, and how long groups of entries take to remove:
-// bench_groups DSN puts|removals [ENTRIES]. It makes and drops a schema of its own.
+// What tags and notifications cost a put, and how long groups of entries take to remove:
+// bench_groups DSN puts|notify|removals [ENTRIES]. It makes and drops a schema of its own.
 
 #include <libpq-fe.h>
+#include <poll.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
@@ -15,6 +18,8 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include <psycache/psycache.hpp>
 
@@ -30,13 +35,16 @@ const std::string schema = "psycache_bench_groups";
 class Sql {
   public:
     explicit Sql(const char* dsn) : connection_(PQconnectdb(dsn), PQfinish) {}
-    void exec(const std::string& sql) {
+    PGconn* native() const { return connection_.get(); }
+    /// @returns the first value of the answer, if there is one.
+    std::string exec(const std::string& sql) {
         const std::unique_ptr<PGresult, void (*)(PGresult*)> result(
             PQexec(connection_.get(), sql.c_str()), PQclear);
         const auto status = PQresultStatus(result.get());
         if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
             throw std::runtime_error(PQresultErrorMessage(result.get()));
         }
+        return PQntuples(result.get()) > 0 ? PQgetvalue(result.get(), 0, 0) : "";
     }
 
   private:
@@ -112,6 +120,84 @@ void fill(Sql& sql, const std::string& prefix, long count) {
              "' || i, now() + interval '1 day'" + rows);
 }
 
+/// Connections that listen to what the triggers tell, each with its thread.
+class Listeners {
+  public:
+    Listeners(const char* dsn, unsigned count) {
+        for (unsigned i = 0; i < count; ++i) {
+            auto sql = std::make_shared<Sql>(dsn);
+            sql->exec("LISTEN psycache_" +
+                      sql->exec("SELECT '" + schema + ".psycache'::regclass::oid"));
+            threads_.emplace_back([this, sql] { listen(sql->native()); });
+        }
+    }
+    Listeners(const Listeners&) = delete;
+    Listeners& operator=(const Listeners&) = delete;
+    ~Listeners() {
+        ending_ = true;
+        for (std::thread& thread : threads_) {
+            thread.join();
+        }
+    }
+    unsigned long heard() const { return heard_; }
+
+  private:
+    void listen(PGconn* connection) {
+        while (!ending_) {
+            pollfd socket{PQsocket(connection), POLLIN, 0};
+            ::poll(&socket, 1, 10);
+            PQconsumeInput(connection);
+            while (PGnotify* const notification = PQnotifies(connection)) {
+                PQfreemem(notification);
+                ++heard_;
+            }
+        }
+    }
+
+    std::atomic<bool> ending_{false};
+    std::atomic<unsigned long> heard_{0};
+    std::vector<std::thread> threads_;
+};
+
+void compare_notify(const char* dsn, Sql& sql, const psycache::PoolOptions& pool,
+                    const psycache::CacheOptions& options) {
+    struct Way {
+        bool notify;
+        unsigned listeners;
+        std::vector<double> rates;
+    };
+    psycache::TableOptions table;
+    table.schema = schema;
+    table.notify = true;
+    for (const unsigned callers : {1u, 64u}) {
+        std::array<Way, 4> ways{{{false, 0, {}}, {true, 0, {}}, {false, 8, {}}, {true, 8, {}}}};
+        for (int round = 1; round <= 3; ++round) {
+            for (Way& way : ways) {
+                sql.exec("TRUNCATE " + schema + ".psycache, " + schema + ".psycache_tags");
+                psycache::drop_notify(dsn, table);
+                fill(sql, "key", 10'000);
+                if (way.notify) {
+                    psycache::init_db(std::string(dsn), table);
+                }
+                const Listeners listeners(dsn, way.listeners);
+                way.rates.push_back(put_rate(pool, options, callers, 0));
+                std::printf(
+                    "puts/s, %2u callers, round %d: %s triggers, %u listeners %8.0f "
+                    "(%lu heard)\n",
+                    callers, round, way.notify ? "with" : "without", way.listeners,
+                    way.rates.back(), listeners.heard());
+                std::fflush(stdout);
+            }
+        }
+        for (Way& way : ways) {
+            std::sort(way.rates.begin(), way.rates.end());
+            std::printf("median, %2u callers: %s triggers, %u listeners %8.0f, %.2f\n", callers,
+                        way.notify ? "with" : "without", way.listeners, way.rates[1],
+                        way.rates[1] / ways[0].rates[1]);
+        }
+    }
+}
+
 void compare_removals(Sql& sql, psycache::PostgresCache& cache, long entries) {
     for (const bool index : {false, true}) {
         if (index) {
@@ -150,8 +236,8 @@ void compare_removals(Sql& sql, psycache::PostgresCache& cache, long entries) {
 
 int main(int argc, char** argv) {
     const std::string what = argc > 2 ? argv[2] : "";
-    if (what != "puts" && what != "removals") {
-        std::fprintf(stderr, "bench_groups DSN puts|removals [ENTRIES]\n");
+    if (what != "puts" && what != "notify" && what != "removals") {
+        std::fprintf(stderr, "bench_groups DSN puts|notify|removals [ENTRIES]\n");
         return 2;
     }
     try {
@@ -168,6 +254,8 @@ int main(int argc, char** argv) {
         options.schema = schema;
         if (what == "puts") {
             compare_puts(pool, options);
+        } else if (what == "notify") {
+            compare_notify(argv[1], sql, pool, options);
         } else {
             psycache::PostgresCache cache(pool, options);
             compare_removals(sql, cache, argc > 3 ? std::atol(argv[3]) : 1'000'000);
