@@ -85,15 +85,16 @@ struct IdentityHash {
 
 /// An entry. Its key follows it in the same block of memory.
 struct NearStore::Node {
+    std::uint64_t hash;
+    std::size_t bytes;
+    Node* older = nullptr;
+    Node* newer = nullptr;
+    // What readers look at lies side by side, as the key does.
     TimePoint ends;
     TimePoint expires;
     Value value;
     std::size_t key_size;
     std::atomic<bool> visited{false};
-    std::uint64_t hash;
-    std::size_t bytes;
-    Node* older = nullptr;
-    Node* newer = nullptr;
 
     struct Delete {
         void operator()(Node* node) const noexcept {
@@ -106,12 +107,12 @@ struct NearStore::Node {
     static Owner make(std::uint64_t hash, std::string_view key, Value value, TimePoint expires,
                       TimePoint usable_until, std::size_t bytes) {
         void* memory = ::operator new(sizeof(Node) + key.size());
-        auto* node = new (memory) Node{.ends = std::min(expires, usable_until),
+        auto* node = new (memory) Node{.hash = hash,
+                                       .bytes = bytes,
+                                       .ends = std::min(expires, usable_until),
                                        .expires = expires,
                                        .value = std::move(value),
-                                       .key_size = key.size(),
-                                       .hash = hash,
-                                       .bytes = bytes};
+                                       .key_size = key.size()};
         key.copy(node->key_bytes(), key.size());
         return Owner(node);
     }
