@@ -58,7 +58,7 @@ std::string key_of(int i) {
 TEST_CASE("Calls end at their deadline though the context of their pool is not running") {
     TestSchema schema;
     auto options = schema.cache_options();
-    options.timeout = 200ms;
+    options.timeout = 200ms * slowness;
     asio::io_context idle;  // that nobody runs
     AsyncPostgresCache cache(idle.get_executor(), server_pool(1), options);
     const std::vector<std::string> keys{"a", "b", "c"};
@@ -76,7 +76,7 @@ TEST_CASE("Calls end at their deadline though the context of their pool is not r
     // What is run at last does nothing that its callers were told has not been done.
     CHECK(run_out(idle));
     CHECK(schema.rows() == 0);
-    options.maintenance_timeout = 200ms;
+    options.maintenance_timeout = 200ms * slowness;
     AsyncPostgresCache other(idle.get_executor(), server_pool(1), options);
     asio::io_context context;
     CHECK(run_coro(context, failure_of(other.flush())).code() == Errc::timed_out);

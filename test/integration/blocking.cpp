@@ -217,7 +217,7 @@ TEST_CASE("Threads beyond the connections wait their turn") {
 TEST_CASE("A thread that gets no connection in time is timed_out") {
     TestSchema schema;
     auto options = schema.cache_options();
-    options.timeout = 400ms;
+    options.timeout = 400ms * slowness;
     PostgresCache cache(server_pool(1), options);
     cache.put_raw("key", numbered(1), 1h);
     TableLock lock(schema);

@@ -300,7 +300,7 @@ TEST_CASE("A borrowed connection whose call timed out is given back closed") {
     TestSchema schema;
     OneConnection connection;
     auto options = schema.cache_options();
-    options.timeout = 200ms;
+    options.timeout = 200ms * slowness;
     BorrowingCache cache(Borrower::blocking, connection, options);
     {
         TableLock lock(schema);
@@ -500,7 +500,7 @@ TEST_CASE("Deadlines hold on a context that comes after one that went away with 
     TestSchema schema;
     schema.insert("key", "{}");
     auto options = schema.cache_options();
-    options.timeout = 300ms;
+    options.timeout = 300ms * slowness;
     AsyncPostgresCache cache(std::make_shared<OwnPool>(), options);
     TableLock lock(schema);
     std::optional<asio::io_context> context;  // the next one is where the last one was

@@ -48,7 +48,7 @@ TEST_CASE("clear that waits for a transaction lets others by, and ends at its de
     schema.insert_many("k", 10, "'infinity'");
     Psql reader;
     reader.exec("BEGIN; SELECT count(*) FROM " + schema.table());
-    const auto failure = failure_of([&] { cache->clear(CallOptions(280ms)); });
+    const auto failure = failure_of([&] { cache->clear(CallOptions(280ms * slowness)); });
     CHECK(failure.code() == Errc::timed_out);
     CHECK_THAT(failure.what(), Catch::Contains("use the table"));
     CHECK(schema.rows() == 10);

@@ -215,7 +215,7 @@ TEST_CASE(
     Process process(schema);
     process.loader->fails = true;
     CreateOptions options(1h);
-    options.retry_after_error = 300ms;
+    options.retry_after_error = 300ms * slowness;
     std::vector<Started<int>> callers;
     for (int i = 0; i < 3; ++i) {
         callers.push_back(process.start(options));

@@ -247,7 +247,7 @@ TEST_CASE("The span of a blocking call that waits for others begins with the wai
     const auto journal = std::make_shared<Journal>();
     const auto tally = std::make_shared<TallyInstrumentation>();
     auto options = schema.cache_options();
-    options.timeout = 400ms;
+    options.timeout = 400ms * slowness;
     options.instrumentations = {std::make_shared<SpyInstrumentation>(journal), tally};
     PostgresCache cache(server_pool(1), options);
     cache.get_raw("warm");

@@ -415,8 +415,8 @@ TEST_CASE(
     CAPTURE(flavour);
     TestSchema schema;
     auto options = schema.cache_options();
-    options.timeout = 300ms;
-    options.maintenance_timeout = 400ms;
+    options.timeout = 300ms * slowness;
+    options.maintenance_timeout = 400ms * slowness;
     const auto cache = make_cache(flavour, options, server_pool());
     cache->put("key", numbered(0), 1h);
     TableLock lock(schema);
@@ -450,7 +450,7 @@ TEST_CASE("A get without an answer does not hold up calls after its deadline") {
     CAPTURE(flavour);
     TestSchema schema;
     auto options = schema.cache_options();
-    options.timeout = 300ms;
+    options.timeout = 300ms * slowness;
     NamedPool named;
     named.options.max_size = 2;
     const auto cache = make_cache(flavour, options, named.options);
@@ -494,7 +494,7 @@ TEST_CASE("OnOutage::miss also answers for calls that time out, and hides no oth
     TestSchema schema;
     auto options = schema.cache_options();
     options.on_outage = OnOutage::miss;
-    options.timeout = 200ms;
+    options.timeout = 200ms * slowness;
     const auto cache = make_cache(flavour, options, server_pool());
     cache->put("key", numbered(1), 1h);
     CHECK(cache->get("key") == numbered(1));
@@ -504,7 +504,7 @@ TEST_CASE("OnOutage::miss also answers for calls that time out, and hides no oth
         CHECK(cache->get("key") == std::nullopt);
         CHECK_NOTHROW(cache->put("other", numbered(2), 1h));
         CHECK_FALSE(cache->remove("other"));
-        CHECK(Clock::now() - started < 3 * 200ms + 1s);  // each within its deadline
+        CHECK(Clock::now() - started < 3 * options.timeout + 1s);  // each within its deadline
         lock.release();
     }
     CHECK(cache->statistics().outage_misses == 1);
@@ -545,8 +545,8 @@ TEST_CASE("No error and no log line tells a key, a value or a password") {
     TestSchema schema(Table::none);
     auto options = schema.cache_options();
     options.log = log.sink();
-    options.timeout = 300ms;
-    options.maintenance_timeout = 300ms;
+    options.timeout = 300ms * slowness;
+    options.maintenance_timeout = 300ms * slowness;
     auto pool = server_pool();
     pool.dsn = dsn_with({{"password", "secret-password-4714"}});
     pool.log = log.sink();

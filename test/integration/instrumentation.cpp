@@ -355,7 +355,7 @@ TEST_CASE("A cancelled call is told as operation_aborted, one that timed out as 
     const auto journal = std::make_shared<Journal>();
     asio::io_context context;
     auto options = with_spies(schema, journal, {"A"});
-    options.timeout = 300ms;
+    options.timeout = 300ms * slowness;
     AsyncPostgresCache cache(context.get_executor(), server_pool(), options);
     run_coro(context, [&]() -> asio::awaitable<void> {
         co_await cache.get_raw("warm");

@@ -167,7 +167,7 @@ TEST_CASE("Calls on a locked table count as timed out, and as in progress until 
     TestSchema schema;
     Metered metered;
     auto options = metered.options(schema.cache_options());
-    options.timeout = 300ms;
+    options.timeout = 300ms * slowness;
     const auto cache = make_cache(flavour, options, server_pool());
     cache->get("warm");
     TableLock lock(schema);
