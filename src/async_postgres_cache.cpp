@@ -7,6 +7,7 @@
 #include "cache/cache_core.hpp"
 #include "cache/cleanup_task.hpp"
 #include "cache/get_or_create.hpp"
+#include "cache/get_shared.hpp"
 #include "cache/groups.hpp"
 #include "cache/maintenance.hpp"
 #include "cache/perform.hpp"
@@ -84,6 +85,15 @@ asio::awaitable<void> AsyncPostgresCache::put_text(std::string key, std::string 
     return with_tags(PutText(std::move(key), jsonb_of_text(json_text), ttl),
                      std::move(options.tags),
                      [&](auto put) { return perform(core_, std::move(put), std::move(options)); });
+}
+
+asio::awaitable<std::shared_ptr<const json::object>> AsyncPostgresCache::get_shared(
+    std::string key, CallOptions options) {
+    return detail::get_shared(core_, std::move(key), std::move(options));
+}
+
+std::shared_ptr<const json::object> AsyncPostgresCache::peek(std::string_view key) const noexcept {
+    return detail::peek(*core_, key);
 }
 
 asio::awaitable<std::vector<std::optional<json::object>>> AsyncPostgresCache::get_raw_many(

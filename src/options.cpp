@@ -41,6 +41,8 @@ PutOptions& PutOptions::operator=(const PutOptions&) = default;
 PutOptions& PutOptions::operator=(PutOptions&&) noexcept = default;
 PutOptions::~PutOptions() = default;
 
+NearCacheOptions::NearCacheOptions() = default;
+
 CacheOptions::CacheOptions() = default;
 CacheOptions::CacheOptions(const CacheOptions&) = default;
 CacheOptions::CacheOptions(CacheOptions&&) noexcept = default;

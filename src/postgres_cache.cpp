@@ -5,6 +5,7 @@
 
 #include "blocking/blocking_core.hpp"
 #include "blocking/get_or_create.hpp"
+#include "cache/get_shared.hpp"
 #include "cache/groups.hpp"
 #include "cache/maintenance.hpp"
 #include "core/observers.hpp"
@@ -63,6 +64,20 @@ bool PostgresCache::remove(std::string_view key, const CallOptions& options) {
 
 bool PostgresCache::touch(std::string_view key, Duration ttl, const CallOptions& options) {
     return core_->perform(TouchOne(std::string(key), ttl), options);
+}
+
+std::shared_ptr<const json::object> PostgresCache::get_shared(std::string_view key,
+                                                              const CallOptions& options) {
+    const CacheCore& cache = *core_->cache();
+    if (SharedObject object = find_shared(cache, key, options)) {
+        return object;
+    }
+    const SharedLookUp look_up(cache, key);
+    return look_up.found(core_->perform(look_up.request(), options));
+}
+
+std::shared_ptr<const json::object> PostgresCache::peek(std::string_view key) const noexcept {
+    return detail::peek(*core_->cache(), key);
 }
 
 std::optional<std::string> PostgresCache::get_text(std::string_view key,

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include <psycache/duration.hpp>
 #include <psycache/entry.hpp>
 #include <psycache/export.hpp>
+#include <psycache/near_cache.hpp>
 #include <psycache/options.hpp>
 #include <psycache/typed.hpp>
 
@@ -60,6 +62,7 @@ struct CacheStatistics {
     std::size_t queued = 0;              ///< calls that wait for a statement now
     bool circuit_open = false;  ///< whether calls are answered without the server (OnOutage::miss),
                                 ///< be it only writes
+    std::optional<NearStatistics> near_cache;  ///< where there is one
 };
 
 /// A key-value cache in PostgreSQL for coroutines: JSON objects with a time to live.
@@ -223,6 +226,34 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// @par Database effects
     /// As get_raw, with which it shares statements.
     asio::awaitable<std::optional<std::string>> get_text(std::string key, CallOptions options = {});
+
+    /// Looks up the value of a key in the memory of the process (`CacheOptions::near_cache`), and
+    /// in the table where it is not there.
+    ///
+    /// @param key       as in get_raw.
+    /// @param options   see CallOptions.
+    /// @returns the value, which all who ask share and none may change; it stays what it is when
+    /// the entry is changed. Null when the entry is absent or expired. What is in memory may be as
+    /// old as NearCacheOptions says; what this cache has written is seen at once. Without a near
+    /// cache every call asks the table.
+    /// @par Errors
+    /// As get_raw. What is in memory is answered although the server is away, for as long as
+    /// NearCacheOptions says.
+    /// @par Cancellation
+    /// All types.
+    /// @par Database effects
+    /// None where memory has the value; else as get_raw. Absent entries are not remembered.
+    asio::awaitable<std::shared_ptr<const json::object>> get_shared(std::string key,
+                                                                    CallOptions options = {});
+
+    /// Looks up the value of a key in the memory of the process and nowhere else.
+    ///
+    /// @param key any text.
+    /// @returns as get_shared; null also for a value that is no object, and without a near cache.
+    /// No instrumentation hears of it.
+    /// @par Executor and threads
+    /// Any thread at any time. Readers share no lock, and nothing is allocated.
+    [[nodiscard]] std::shared_ptr<const json::object> peek(std::string_view key) const noexcept;
 
     /// Stores JSON text under a key; the server parses it.
     ///

@@ -15,6 +15,7 @@ namespace psycache {
 namespace detail {
 class OwnPools;
 class PoolCore;
+struct PoolAccess;
 }  // namespace detail
 
 /// A pool of non-blocking libpq connections.
@@ -88,6 +89,7 @@ class PSYCACHE_EXPORT ConnectionPool : public AsyncCachePool {
 
   private:
     friend class detail::OwnPools;
+    friend struct detail::PoolAccess;
 
     explicit ConnectionPool(std::shared_ptr<detail::PoolCore> core);
 

@@ -11,6 +11,7 @@
 
 #include <psycache/duration.hpp>
 #include <psycache/export.hpp>
+#include <psycache/near_cache.hpp>
 
 namespace psycache {
 
@@ -243,6 +244,11 @@ struct PSYCACHE_EXPORT CacheOptions {
     /// How many calls may wait at once; at least 1. A further one fails with `Errc::queue_full`. A
     /// call of many keys counts as one, and has up to 1,024 of them waiting at a time.
     std::size_t max_queued_calls = 16384;
+
+    /// Entries kept in the memory of the process, for `get_shared`, `peek` and `get_or_create`; see
+    /// NearCacheOptions. None by default. Invalidation::listen needs a cache whose pool is a
+    /// ConnectionPool: no other can open the connection that listens.
+    std::optional<NearCacheOptions> near_cache;
 
     /// Failures of the cleanup loop and of instrumentations. Without it they go to standard error,
     /// as @ref LogSink says.

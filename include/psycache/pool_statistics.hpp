@@ -15,6 +15,7 @@ struct PoolStatistics {
     std::size_t busy = 0;        ///< open connections that are lent
     std::size_t connecting = 0;  ///< connections being opened; at most `max_connecting`
     std::size_t waiting = 0;     ///< callers that wait for a connection
+    std::size_t listening = 0;   ///< connections that listen for near caches, not among the others
 
     std::uint64_t leases = 0;            ///< connections lent
     std::uint64_t waits = 0;             ///< of them, those that had to wait

@@ -85,6 +85,11 @@ class PSYCACHE_EXPORT PostgresCache {
     bool remove(std::string_view key, const CallOptions& options = {});
     /// @see AsyncPostgresCache::touch.
     bool touch(std::string_view key, Duration ttl, const CallOptions& options = {});
+    /// @see AsyncPostgresCache::get_shared.
+    std::shared_ptr<const json::object> get_shared(std::string_view key,
+                                                   const CallOptions& options = {});
+    /// @see AsyncPostgresCache::peek.
+    [[nodiscard]] std::shared_ptr<const json::object> peek(std::string_view key) const noexcept;
     /// @see AsyncPostgresCache::get_text.
     std::optional<std::string> get_text(std::string_view key, const CallOptions& options = {});
     /// @see AsyncPostgresCache::put_text.

@@ -13,6 +13,7 @@
 #include <psycache/entry.hpp>
 #include <psycache/error.hpp>
 #include <psycache/instrumentation.hpp>
+#include <psycache/near_cache.hpp>
 #include <psycache/options.hpp>
 #include <psycache/pool_statistics.hpp>
 #include <psycache/postgres_cache.hpp>

@@ -40,11 +40,19 @@ BlockingCore::BlockingCore(std::shared_ptr<PoolSource> pools, CacheOptions optio
     : pools_(std::move(pools)),
       options_(std::move(options)),
       telemetry_(options_),
-      core_(std::make_shared<CacheCore>(pools_->make_pool(loop_.context().get_executor()), options_,
-                                        telemetry_,
-                                        CacheCore::Blocking{&loop_, pools_->blocks()})) {
+      pool_(pools_->make_pool(loop_.context().get_executor())),
+      near_(make_near_cache(options_, *pool_, telemetry_.observers, listener_.executor(),
+                            [this] { listener_.start(); })),
+      core_(std::make_shared<CacheCore>(pool_, options_, telemetry_,
+                                        CacheCore::Blocking{&loop_, pools_->blocks()}, near_)) {
     if (!pools_->blocks()) {
         core_->own_pool = std::static_pointer_cast<ConnectionPool>(core_->pool);
+    }
+}
+
+BlockingCore::~BlockingCore() {
+    if (near_) {
+        near_->stop();
     }
 }
 

@@ -10,6 +10,7 @@
 #include <psycache/options.hpp>
 
 #include "blocking/cleanup_thread.hpp"
+#include "blocking/listener_thread.hpp"
 #include "blocking/loop.hpp"
 #include "blocking/pool_source.hpp"
 #include "blocking/renewal_threads.hpp"
@@ -24,6 +25,9 @@ class BlockingCore {
   public:
     /// @param options checked already.
     BlockingCore(std::shared_ptr<PoolSource> pools, CacheOptions options);
+    BlockingCore(const BlockingCore&) = delete;
+    BlockingCore& operator=(const BlockingCore&) = delete;
+    ~BlockingCore();
 
     /// Runs a call in the calling thread.
     template <class Request>
@@ -91,6 +95,9 @@ class BlockingCore {
     const Telemetry telemetry_;
     std::atomic<std::size_t> callers_{0};
     Loop loop_;
+    const std::shared_ptr<AsyncCachePool> pool_;
+    ListenerThread listener_;
+    const std::shared_ptr<NearCache> near_;
     const CacheCore::Self core_;
     RenewalThreads renewals_;  // last, since its threads use all of the rest
 };

@@ -17,7 +17,8 @@ namespace psycache::detail {
 CleanupThread::CleanupThread(PoolSource& pools, const CacheOptions& options,
                              const Telemetry& telemetry, Duration interval)
     : core_(std::make_shared<CacheCore>(pools.make_cleanup_pool(context_.get_executor()), options,
-                                        telemetry, CacheCore::Blocking{nullptr, pools.blocks()})) {
+                                        telemetry, CacheCore::Blocking{nullptr, pools.blocks()},
+                                        nullptr)) {
     asio::co_spawn(context_, run_cleanup(core_, interval),
                    asio::bind_cancellation_slot(stop_signal_.slot(), asio::detached));
     thread_ = std::thread([this] { run(); });

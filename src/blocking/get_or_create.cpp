@@ -4,7 +4,6 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include "cache/creation.hpp"
@@ -49,6 +48,24 @@ class InsideLoader {
 };
 thread_local const InsideLoader* InsideLoader::innermost = nullptr;
 
+/// A wait that another thread can end.
+class Pause {
+  public:
+    template <class Over>
+    void until(TimePoint end, const Over& over) {
+        std::unique_lock lock(mutex_);
+        ended_.wait_until(lock, end, over);
+    }
+    void end() {
+        const std::lock_guard lock(mutex_);
+        ended_.notify_one();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable ended_;
+};
+
 /// Runs one statement of a load. @returns why it failed; the failure has been counted.
 template <class Request>
 std::exception_ptr ask(BlockingCore& core, Request request, const CallOptions& options,
@@ -68,6 +85,9 @@ void run_loads(BlockingCore& core, LoadGroup& group, const Loader& loader) {
         return;
     }
     const CallOptions options = group.call();
+    const std::shared_ptr<NearCache>& near = core.cache()->near;
+    Pause pause;
+    std::unique_ptr<ChangeWaits::Wait> changes;  // by those who load meanwhile
     for (group.settle(); !group.empty(); group.settle()) {
         LoadGroup::Members members;
         if (!(members = group.at(Step::claim)).empty()) {
@@ -78,6 +98,11 @@ void run_loads(BlockingCore& core, LoadGroup& group, const Loader& loader) {
                 members[i]->progress.claimed(error, error ? Claimed() : (*claimed)[i]);
             }
         } else if (!(members = group.at(Step::look)).empty()) {
+            if (changes) {
+                changes->looks();
+            } else if (near) {
+                changes = near->wait_for(LoadGroup::keys(members), [&pause] { pause.end(); });
+            }
             std::optional<std::vector<Found>> found;
             const auto error =
                 ask(core, Together<LookAgain>(LoadGroup::looks(members)), options, found);
@@ -117,7 +142,7 @@ void run_loads(BlockingCore& core, LoadGroup& group, const Loader& loader) {
             }
         } else {
             members = group.at(Step::pause);
-            std::this_thread::sleep_until(LoadGroup::pause(members));
+            pause.until(LoadGroup::pause(members), [&] { return changes && changes->changed(); });
             for (LoadGroup::Member* const member : members) {
                 member->progress.paused();
             }
@@ -164,12 +189,15 @@ void wait_for(Loads& loads, const std::shared_ptr<Load>& load,
 bool get_or_create_value(BlockingCore& core, std::string key, const CreateOptions& options,
                          const Loader& loader, ValueReader reader, bool must_have) {
     const auto terms = std::make_shared<const Creation::Terms>(options, reader, must_have);
-    const Creation creation(core.cache(), terms, std::move(key));
+    Creation creation(core.cache(), terms, std::move(key));
     InsideLoader::refuse(core, creation.key());
+    if (creation.found_in_memory()) {
+        return true;
+    }
     const std::shared_ptr<Loads>& loads = core.cache()->loads;
     for (;;) {
         const TimePoint since = Clock::now();
-        Found found = core.perform(LookUpOne(creation.key()), terms->look(*core.cache()));
+        Found found = core.perform(creation.look_up(), terms->look(*core.cache()));
         Creation::Next next = creation.found(found, since);
         if (next.renewal) {
             LoadGroup renewal;
@@ -203,6 +231,7 @@ std::vector<bool> get_or_create_values(BlockingCore& core, const std::vector<std
     for (const std::string& key : keys) {
         InsideLoader::refuse(core, key);
     }
+    creations.find_in_memory();
     for (; !creations.done(); creations.next_round()) {
         const TimePoint since = Clock::now();
         std::vector<Found> found =

@@ -18,6 +18,7 @@ void add(PoolStatistics& sum, const PoolStatistics& more, bool numbers_too) noex
         sum.busy += more.busy;
         sum.connecting += more.connecting;
         sum.waiting += more.waiting;
+        sum.listening += more.listening;
     }
     sum.leases += more.leases;
     sum.waits += more.waits;

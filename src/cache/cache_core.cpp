@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <boost/asio/error.hpp>
 #include <random>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
@@ -62,7 +63,7 @@ std::shared_ptr<Breaker> make_breaker(const CacheOptions& options,
 }  // namespace
 
 CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOptions& options,
-                     Telemetry telemetry, Blocking blocking)
+                     Telemetry telemetry, Blocking blocking, std::shared_ptr<NearCache> near_cache)
     : pool(std::move(its_pool)),
       observers(telemetry.observers),
       counts(telemetry.counts),
@@ -72,6 +73,7 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOption
       operations(*operations_owner),
       batcher(std::make_shared<Batcher>(pool, batcher_settings(options, *pool, blocking), counts,
                                         observers, operations_owner)),
+      near(std::move(near_cache)),
       timeout(options.timeout),
       maintenance_timeout(options.maintenance_timeout),
       pool_blocks(blocking.pool_blocks),
@@ -79,7 +81,40 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOption
       breaker_(make_breaker(options, observers)) {}
 
 CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOptions& options)
-    : CacheCore(std::move(its_pool), options, Telemetry(options), Blocking()) {}
+    : CacheCore(std::move(its_pool), options, Telemetry(options)) {}
+
+CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOptions& options,
+                     const Telemetry& telemetry)
+    : CacheCore(its_pool, options, telemetry, Blocking(),
+                make_near_cache(options, *its_pool, telemetry.observers, its_pool->get_executor(),
+                                nullptr)) {}
+
+CacheCore::~CacheCore() {
+    if (near) {
+        near->stop();
+    }
+}
+
+std::shared_ptr<NearCache> make_near_cache(const CacheOptions& options, const AsyncCachePool& pool,
+                                           const std::shared_ptr<const Observers>& observers,
+                                           const asio::any_io_executor& executor,
+                                           std::function<void()> started) {
+    if (!options.near_cache) {
+        return nullptr;
+    }
+    std::optional<NearCache::Place> place;
+    if (options.near_cache->invalidation == psycache::Invalidation::listen) {
+        auto core = PoolAccess::core_of(pool);
+        if (!core) {
+            throw std::invalid_argument(
+                "CacheOptions::near_cache: Invalidation::listen needs a ConnectionPool, since no "
+                "other pool can open the connection that listens; or use Invalidation::none");
+        }
+        place = NearCache::Place{std::move(core), executor, std::move(started)};
+    }
+    return std::make_shared<NearCache>(*options.near_cache, table_name(options.schema), observers,
+                                       std::move(place));
+}
 
 TimePoint CacheCore::deadline(const CallOptions& options) const {
     check_call_options(options);
@@ -126,6 +161,9 @@ CacheStatistics CacheCore::statistics() const {
     now.statements = counts->statements;
     now.retries = counts->retries;
     now.queued = batcher->queued();
+    if (near) {
+        now.near_cache = near->statistics();
+    }
     now.circuit_open = breaker_ && breaker_->open();
     return now;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -11,6 +12,7 @@
 #include "cache/breaker.hpp"
 #include "core/telemetry.hpp"
 #include "loading/loads.hpp"
+#include "near/near_cache.hpp"
 #include "operations/operations.hpp"
 
 namespace psycache::detail {
@@ -28,9 +30,14 @@ class CacheCore {
     };
 
     /// @param options checked already.
+    /// @param near_cache null where there is none.
     CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
-              Telemetry telemetry, Blocking blocking);
+              Telemetry telemetry, Blocking blocking, std::shared_ptr<NearCache> near_cache);
+    /// @throws std::invalid_argument for a near cache that the pool has no connection for.
     CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options);
+    CacheCore(const CacheCore&) = delete;
+    CacheCore& operator=(const CacheCore&) = delete;
+    ~CacheCore();
 
     /// A call, or maintenance, that is in progress.
     class InProgress {
@@ -75,6 +82,7 @@ class CacheCore {
     const std::shared_ptr<const Operations> operations_owner;
     const Operations& operations;
     const std::shared_ptr<Batcher> batcher;
+    const std::shared_ptr<NearCache> near;  ///< null where there is none
     const std::shared_ptr<Loads> loads = std::make_shared<Loads>();
     const Duration timeout;
     const Duration maintenance_timeout;
@@ -83,11 +91,23 @@ class CacheCore {
         own_pool;  ///< made for this cache alone; null where it is shared
 
   private:
+    CacheCore(std::shared_ptr<AsyncCachePool> pool, const CacheOptions& options,
+              const Telemetry& telemetry);
+
     mutable std::atomic<std::size_t> in_progress_{0};
     std::atomic<bool> draining_{false};
     const OnOutage on_outage_;
     const std::shared_ptr<Breaker> breaker_;  // none where outages are to be heard of
 };
+
+/// @param executor where its listener runs, which need not be the pool's. @param started see
+/// NearCache::Place.
+/// @returns the near cache that the options ask for, or null.
+/// @throws std::invalid_argument where it is to listen and the pool has no connection for that.
+std::shared_ptr<NearCache> make_near_cache(const CacheOptions& options, const AsyncCachePool& pool,
+                                           const std::shared_ptr<const Observers>& observers,
+                                           const asio::any_io_executor& executor,
+                                           std::function<void()> started);
 
 /// @returns the failure of a call that comes when the cache takes no more.
 Failure drained_failure();

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/option_checks.hpp"
-#include "loading/freshness.hpp"
 
 namespace psycache::detail {
 
@@ -82,15 +81,53 @@ void Creation::read(boost::json::value&& value) const {
     }
 }
 
+Freshness Creation::how_fresh(Duration left) const {
+    const CreateOptions& options = terms_->options;
+    const Duration took = options.early > 0 ? core_->loads->took(key_) : Duration::zero();
+    const double random = took > Duration::zero() ? core_->loads->random() : 1.0;
+    return freshness(left, options.stale_for, took, options.early, random);
+}
+
+bool Creation::found_in_memory() const {
+    const NearCache::Found found = core_->near ? core_->near->find(key_) : NearCache::Found();
+    if (found.value == nullptr) {
+        return false;
+    }
+    const Duration left = found.expires == TimePoint::max()
+                              ? no_expiry
+                              : std::chrono::duration_cast<Duration>(found.expires - Clock::now());
+    if (how_fresh(left) != Freshness::fresh) {
+        return false;  // what is to be loaded anew is the table's affair
+    }
+    auto spans =
+        open_get_spans(*core_->observers, key_, SpanName{terms_->options.span_name, name()});
+    spans.record([](CacheGetSpan& span) { span.record_cache_hit(0); });
+    read(boost::json::value(*found.value));
+    return true;
+}
+
+LookUpOne Creation::look_up() {
+    if (core_->near) {
+        ticket_ = core_->near->begin(key_);
+    }
+    return LookUpOne(key_);
+}
+
+void Creation::read_and_keep(Found& found) const {
+    if (!ticket_) {
+        return read(std::move(*found.value));
+    }
+    const auto kept = std::make_shared<const boost::json::value>(std::move(*found.value));
+    core_->near->keep(*ticket_, key_, kept, found.sight.left);
+    read(boost::json::value(*kept));
+}
+
 Creation::Next Creation::found(Found& found, TimePoint since) const {
     const CreateOptions& options = terms_->options;
     Loads& loads = *core_->loads;
     Next next;
     if (found.sight.state == Sight::State::live) {
-        const Duration took = options.early > 0 ? loads.took(key_) : Duration::zero();
-        const double random = took > Duration::zero() ? loads.random() : 1.0;
-        const Freshness how =
-            freshness(found.sight.left, options.stale_for, took, options.early, random);
+        const Freshness how = how_fresh(found.sight.left);
         if (how == Freshness::stale) {
             const auto error =
                 options.stale_on_error ? nullptr : loads.recent_error(key_, Clock::now());
@@ -106,7 +143,7 @@ Creation::Next Creation::found(Found& found, TimePoint since) const {
                 next.renewal.emplace(core_->loads, std::move(load));
             }
         }
-        read(std::move(*found.value));
+        read_and_keep(found);
         next.answered = true;
         return next;
     }
@@ -156,11 +193,21 @@ Creations::Creations(const CacheCore::Self& core,
     }
 }
 
-std::vector<LookUpOne> Creations::look_ups() const {
+void Creations::find_in_memory() {
+    if (core_->near) {
+        std::erase_if(open_, [&](const Open& one) {
+            const bool found = one.creation.found_in_memory();
+            there_[one.place] = found;
+            return found;
+        });
+    }
+}
+
+std::vector<LookUpOne> Creations::look_ups() {
     std::vector<LookUpOne> all;
     all.reserve(open_.size());
-    for (const Open& one : open_) {
-        all.emplace_back(one.creation.key());
+    for (Open& one : open_) {
+        all.push_back(one.creation.look_up());
     }
     return all;
 }

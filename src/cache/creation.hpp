@@ -10,6 +10,7 @@
 #include <psycache/create.hpp>
 
 #include "cache/cache_core.hpp"
+#include "loading/freshness.hpp"
 #include "loading/load_group.hpp"
 
 namespace psycache::detail {
@@ -48,6 +49,10 @@ class Creation {
              std::optional<std::size_t> place = {});
 
     const std::string& key() const noexcept { return key_; }
+    /// @returns whether the reader has the value, since memory has a fresh one. @throws Error.
+    bool found_in_memory() const;
+    /// @returns the look-up, which begins now.
+    LookUpOne look_up();
     LoadOrder order() const { return {key_, terms_->options}; }
 
     /// @param since when the look-up started.
@@ -60,12 +65,15 @@ class Creation {
   private:
     std::string_view name() const noexcept;
     Failure at_its_place(Failure failure) const;
+    Freshness how_fresh(Duration left) const;
+    void read_and_keep(Found& found) const;
     void read(boost::json::value&& value) const;
 
     CacheCore::Self core_;
     std::shared_ptr<const Terms> terms_;
     std::string key_;
     std::optional<std::size_t> place_;
+    std::optional<NearCache::Ticket> ticket_;  // of the look-up that has begun last
 };
 
 /// The way of a call of many keys: those that still have no value, and where they wait.
@@ -76,7 +84,10 @@ class Creations {
               std::vector<std::string> keys);
 
     bool done() const noexcept { return open_.empty(); }
-    std::vector<LookUpOne> look_ups() const;
+    /// Those that memory has fresh values of get these.
+    void find_in_memory();
+    /// @returns the look-ups of all others, which begin now.
+    std::vector<LookUpOne> look_ups();
     /// Takes what was found. @p to_load and @p to_renew become what the call is to run.
     void found(std::vector<Found>&& found, TimePoint since, LoadGroup& to_load,
                LoadGroup& to_renew);

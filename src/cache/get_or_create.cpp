@@ -103,7 +103,8 @@ void start_loads(const CacheCore::Self& core, const asio::any_io_executor& execu
 asio::awaitable<void> run_loads(CacheCore::Self core, LoadGroup group, CallOptions options,
                                 AsyncLoader loader) {
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
-    asio::steady_timer pause(executor);
+    const auto pause = std::make_shared<asio::steady_timer>(executor);
+    std::unique_ptr<ChangeWaits::Wait> changes;  // by those who load meanwhile
     for (group.settle(); !group.empty(); group.settle()) {
         LoadGroup::Members members;
         if (!(members = group.at(Step::claim)).empty()) {
@@ -115,6 +116,13 @@ asio::awaitable<void> run_loads(CacheCore::Self core, LoadGroup group, CallOptio
                 members[i]->progress.claimed(error, error ? Claimed() : (*claimed)[i]);
             }
         } else if (!(members = group.at(Step::look)).empty()) {
+            if (changes) {
+                changes->looks();
+            } else if (core->near) {
+                changes = core->near->wait_for(LoadGroup::keys(members), [executor, pause] {
+                    asio::post(executor, [pause] { pause->cancel(); });
+                });
+            }
             std::optional<std::vector<Found>> found;
             auto asking = ask(core, Together<LookAgain>(LoadGroup::looks(members)), options, found);
             const std::exception_ptr error = co_await std::move(asking);
@@ -159,8 +167,10 @@ asio::awaitable<void> run_loads(CacheCore::Self core, LoadGroup group, CallOptio
             }
         } else {
             members = group.at(Step::pause);
-            pause.expires_at(LoadGroup::pause(members));
-            co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+            pause->expires_at(LoadGroup::pause(members));
+            if (!changes || !changes->changed()) {
+                co_await pause->async_wait(asio::as_tuple(asio::use_awaitable));
+            }
             for (LoadGroup::Member* const member : members) {
                 member->progress.paused();
             }
@@ -214,10 +224,13 @@ asio::awaitable<bool> get_or_create_value(CacheCore::Self core, std::string key,
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
     const auto terms =
         std::make_shared<const Creation::Terms>(std::move(options), reader, must_have);
-    const Creation creation(core, terms, std::move(key));
+    Creation creation(core, terms, std::move(key));
+    if (creation.found_in_memory()) {
+        co_return true;
+    }
     for (;;) {
         const TimePoint since = Clock::now();
-        auto looking = perform(core, LookUpOne(creation.key()), terms->look(*core));
+        auto looking = perform(core, creation.look_up(), terms->look(*core));
         Found found = co_await std::move(looking);
         Creation::Next next = creation.found(found, since);
         if (next.renewal) {
@@ -253,6 +266,7 @@ asio::awaitable<std::vector<bool>> get_or_create_values(CacheCore::Self core,
     const auto terms =
         std::make_shared<const Creation::Terms>(std::move(options), reader, must_have);
     Creations creations(core, terms, std::move(keys));
+    creations.find_in_memory();
     for (; !creations.done(); creations.next_round()) {
         const TimePoint since = Clock::now();
         auto looking = perform(core, Together<LookUpOne>(creations.look_ups()), terms->look(*core));

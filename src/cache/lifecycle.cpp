@@ -30,6 +30,9 @@ asio::awaitable<bool> drain(CacheCore::Self core, Duration patience) {
     const TimePoint until = Clock::now() + patience;
     asio::steady_timer pause(co_await asio::this_coro::executor);
     bool ended = core->drain();
+    if (core->near) {
+        core->near->stop();
+    }
     while (!ended && Clock::now() < until) {
         pause.expires_after(between_looks);
         co_await pause.async_wait(asio::use_awaitable);

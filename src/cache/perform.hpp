@@ -128,6 +128,9 @@ class Performance {
 
     /// Takes what calls that are settled say.
     void take() {
+        if constexpr (Request::writes) {
+            forget_written();
+        }
         for (std::size_t i = 0; i < calls_.size() && !failure_.code; ++i) {
             failure_ = calls_[i]->failure();
         }
@@ -143,6 +146,15 @@ class Performance {
             }
         } else if constexpr (requires { request_.read(calls); }) {
             failure_ = request_.read(calls);
+        }
+    }
+
+    /// Before the caller hears of it, memory knows no more what was written, or may have been.
+    void forget_written() noexcept {
+        if (core_.near) {
+            for (const auto& call : calls_) {
+                core_.near->forget(call->key);
+            }
         }
     }
 

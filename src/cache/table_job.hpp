@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "cache/cache_core.hpp"
@@ -58,6 +59,10 @@ asio::awaitable<std::uint64_t> perform_job(CacheCore::Self core, Request request
         auto running = run_job<std::uint64_t>(std::move(executor), on_cancel,
                                               core->patience(options), std::move(body));
         result = co_await std::move(running);
+    }
+    // What has expired is not served from memory: a cleanup changes nothing there.
+    if (core->near && !std::is_same_v<Request, CleanupExpired>) {
+        core->near->forget_all();
     }
     if (!result) {
         core->count_failure(result.error());

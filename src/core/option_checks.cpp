@@ -17,6 +17,18 @@ void check_positive(const std::string& name, Duration duration) {
     }
 }
 
+void check_near_cache(const NearCacheOptions& options) {
+    if (options.max_bytes < std::size_t{64} << 10) {
+        throw std::invalid_argument("NearCacheOptions::max_bytes must be at least 65536");
+    }
+    check_positive_finite("NearCacheOptions::max_age", options.max_age);
+    check_positive_finite("NearCacheOptions::max_staleness", options.max_staleness);
+    if (options.max_staleness < std::chrono::milliseconds(20)) {
+        throw std::invalid_argument("NearCacheOptions::max_staleness must be at least 20 ms");
+    }
+    check_not_negative_finite("NearCacheOptions::fallback_max_age", options.fallback_max_age);
+}
+
 void check_instrumentations(
     const std::string& name,
     const std::vector<std::shared_ptr<CacheInstrumentation>>& instrumentations) {
@@ -87,6 +99,9 @@ void check_cache_options(const CacheOptions& options) {
         throw std::invalid_argument("CacheOptions::max_queued_calls must be at least 1");
     }
     check_instrumentations("CacheOptions::instrumentations", options.instrumentations);
+    if (options.near_cache) {
+        check_near_cache(*options.near_cache);
+    }
 }
 
 void check_call_options(const CallOptions& options) {

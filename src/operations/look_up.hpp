@@ -71,6 +71,17 @@ struct LookUpOne : GetOne {
     }
 };
 
+/// The same for one who shares the value, which must be an object.
+struct GetShared : LookUpOne {
+    using LookUpOne::LookUpOne;
+    static constexpr std::string_view name = "get_shared";
+
+    static Failure read(CallSpan calls) {
+        const auto& call = static_cast<const LookUpCall&>(*calls.front());
+        return call.value && !call.value->is_object() ? no_object_failure() : Failure();
+    }
+};
+
 /// The same without a span and without counting it: a load waits for what another process stores.
 struct LookAgain : LookUpOne {
     using LookUpOne::LookUpOne;

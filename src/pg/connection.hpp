@@ -66,6 +66,12 @@ enum class Want { nothing, read, write };
 
 class Exchange;
 
+/// What another session, or this one, has told those that listen.
+struct Notification {
+    std::string channel;
+    std::string payload;
+};
+
 /// Where a connection is to lead.
 struct Target {
     explicit Target(std::string where) : dsn(std::move(where)) {}
@@ -142,6 +148,13 @@ class Connection {
     /// Runs statements without parameters, all in one transaction; answers with the last one's.
     asio::awaitable<Answer> execute_script(std::string sql, TimePoint deadline);
 
+    /// Waits until the server has sent something while no statement runs, or @p until has come.
+    /// Ends early when the coroutine is cancelled.
+    /// @returns whether the connection is still usable.
+    asio::awaitable<bool> wait_for_input(TimePoint until);
+    /// @returns the notifications that have arrived, in the order in which the server sent them.
+    std::vector<Notification> take_notifications();
+
     /// Has the server asked to cancel the running statement, on this connection's own backend and
     /// without waiting for anything. The statement ends as the server lets it end: with SQLSTATE
     /// 57014, or with its answer if that was quicker. While the request is on its way the
@@ -165,6 +178,10 @@ class Connection {
 
     /// @returns whether it is open, idle and outside of any transaction.
     bool reusable() const noexcept;
+
+    /// @returns the number of the session, as whoever took the connection has told it: the server,
+    /// or a pooler, which tells another one.
+    int session() const noexcept;
 
     /// @returns where it leads, if that was asked for when it was opened.
     const Origin& origin() const noexcept { return origin_; }

@@ -276,7 +276,7 @@ asio::awaitable<void> PoolCore::open_connection() {
     std::unique_ptr<pg::Connection> connection;
     Failure failure;
     try {
-        auto connecting = connect(began + options_.connect_timeout);
+        auto connecting = connect(executor_, began + options_.connect_timeout);
         auto result = co_await std::move(connecting);
         if (result) {
             connection = std::move(*result);
@@ -324,7 +324,12 @@ asio::awaitable<void> PoolCore::open_connection() {
     }
 }
 
-asio::awaitable<PoolCore::Connected> PoolCore::connect(TimePoint deadline) {
+asio::awaitable<PoolCore::Connected> PoolCore::connect_beside(asio::any_io_executor io) {
+    return connect(std::move(io), Clock::now() + options_.connect_timeout);
+}
+
+asio::awaitable<PoolCore::Connected> PoolCore::connect(asio::any_io_executor io,
+                                                       TimePoint deadline) {
     pg::Target target(options_.dsn);
     target.timelines = timelines_;
     if (options_.password) {
@@ -335,7 +340,7 @@ asio::awaitable<PoolCore::Connected> PoolCore::connect(TimePoint deadline) {
         }
         target.password = std::move(*password);
     }
-    auto opening = pg::Connection::open(executor_, std::move(target), deadline, prepare_);
+    auto opening = pg::Connection::open(std::move(io), std::move(target), deadline, prepare_);
     Connected connected = co_await std::move(opening);
     for (std::size_t i = 0; connected && i < options_.init_sql.size(); ++i) {
         auto running = (*connected)->execute_script(options_.init_sql[i], deadline);
@@ -390,6 +395,7 @@ PoolStatistics PoolCore::statistics() {
         too_old = state_.take_too_old(Clock::now());
         now = state_.statistics();
     }
+    now.listening = listening_;
     if (!too_old.empty()) {
         show_change();
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <memory>
@@ -43,6 +44,29 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     void dismiss_waiters() noexcept;
     const asio::any_io_executor& executor() const noexcept { return executor_; }
 
+    using Connected = Result<std::unique_ptr<pg::Connection>>;
+    /// Opens a connection that is none of the pool's: for one who listens. It may outlive the pool.
+    /// @param io where it waits for the server; no strand.
+    asio::awaitable<Connected> connect_beside(asio::any_io_executor io);
+    /// @returns whether another host was promoted after a connection beside the pool was opened.
+    bool is_behind(const pg::Connection& beside) const {
+        return timelines_->is_behind(beside.origin());
+    }
+
+    /// A connection beside the pool that listens, for as long as this lives.
+    class Listening {
+      public:
+        explicit Listening(std::shared_ptr<PoolCore> core) noexcept : core_(std::move(core)) {
+            ++core_->listening_;
+        }
+        Listening(const Listening&) = delete;
+        Listening& operator=(const Listening&) = delete;
+        ~Listening() { --core_->listening_; }
+
+      private:
+        const std::shared_ptr<PoolCore> core_;
+    };
+
   private:
     using Waiter = PoolState::Waiter;
 
@@ -57,8 +81,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     template <class End>
     static asio::awaitable<void> open_connections(std::shared_ptr<PoolCore> self, End end);
     asio::awaitable<void> open_connection();
-    using Connected = Result<std::unique_ptr<pg::Connection>>;
-    asio::awaitable<Connected> connect(TimePoint deadline);
+    asio::awaitable<Connected> connect(asio::any_io_executor io, TimePoint deadline);
     asio::awaitable<Result<std::string>> ask_for_password(TimePoint deadline);
     bool start_connecting() noexcept;
     void show_change() noexcept;
@@ -73,9 +96,18 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     const std::shared_ptr<std::atomic<bool>> prepare_;
     const std::shared_ptr<pg::Timelines> timelines_ = std::make_shared<pg::Timelines>();
 
+    std::atomic<std::size_t> listening_{0};
     mutable std::mutex mutex_;
     PoolState state_;
     PoolChange shown_;  // what the observers have been told, summed up
+};
+
+/// The core of a ConnectionPool, which other pools have not.
+struct PoolAccess {
+    static std::shared_ptr<PoolCore> core_of(const AsyncCachePool& pool) noexcept {
+        const auto* const connections = dynamic_cast<const ConnectionPool*>(&pool);
+        return connections == nullptr ? nullptr : connections->core_;
+    }
 };
 
 }  // namespace psycache::detail

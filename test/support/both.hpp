@@ -98,6 +98,8 @@ class AnyCache {
     virtual std::uint64_t remove_tag(const std::string& tag, CallOptions options = {}) = 0;
     virtual void clear(CallOptions options = {}) = 0;
     virtual std::uint64_t cleanup() = 0;
+    virtual std::shared_ptr<const json::object> get_shared(const std::string& key) = 0;
+    virtual std::shared_ptr<const json::object> peek(const std::string& key) = 0;
     virtual std::uint64_t flush() = 0;
     virtual CacheStatistics statistics() = 0;
 };
@@ -119,6 +121,12 @@ class AnyAsyncCache : public AnyCache {
         run_coro(context_, cache_.put_raw(key, std::move(value), ttl, name));
     }
     bool remove(const std::string& key) override { return run_coro(context_, cache_.remove(key)); }
+    std::shared_ptr<const json::object> get_shared(const std::string& key) override {
+        return run_coro(context_, cache_.get_shared(key));
+    }
+    std::shared_ptr<const json::object> peek(const std::string& key) override {
+        return cache_.peek(key);
+    }
     bool touch(const std::string& key, Duration ttl, const std::string& name) override {
         return run_coro(context_, cache_.touch(key, ttl, name));
     }
@@ -253,6 +261,12 @@ class AnyBlockingCache : public AnyCache {
         cache_.put_raw(key, value, ttl, name);
     }
     bool remove(const std::string& key) override { return cache_.remove(key); }
+    std::shared_ptr<const json::object> get_shared(const std::string& key) override {
+        return cache_.get_shared(key);
+    }
+    std::shared_ptr<const json::object> peek(const std::string& key) override {
+        return cache_.peek(key);
+    }
     bool touch(const std::string& key, Duration ttl, const std::string& name) override {
         return cache_.touch(key, ttl, name);
     }

@@ -19,6 +19,7 @@ enum class Table {
     none,
     ours,                  ///< as init_db makes it
     tagged,                ///< the same with a table of tags
+    notifying,             ///< the same, and triggers that tell of changes
     python,                ///< as Python's psycache makes it
     python_without_index,  ///< the same with its index dropped
 };
@@ -32,9 +33,10 @@ class TestSchema {
     explicit TestSchema(Table table = Table::ours, std::string_view decoration = {})
         : name_(unique_name() + std::string(decoration)) {
         sql_.exec("CREATE SCHEMA " + quoted());
-        if (table == Table::ours || table == Table::tagged) {
+        if (table == Table::ours || table == Table::tagged || table == Table::notifying) {
             TableOptions options = table_options();
-            options.tags = table == Table::tagged;
+            options.tags = table == Table::tagged || table == Table::notifying;
+            options.notify = table == Table::notifying;
             init_db(dsn(), options);
         } else if (table != Table::none) {
             sql_.exec("CREATE UNLOGGED TABLE IF NOT EXISTS " + this->table() +
