@@ -1,10 +1,15 @@
 // What it costs to find an entry in memory, and how often what is asked for is there:
-// bench_near [times|ratios]. It looks inside of the library; no server is needed.
+// bench_near [times|ratios]. It looks inside of the library; no server is needed. bench_near calls
+// makes the public calls beside a plain get, on the server of PSYCACHE_TEST_DSN or PSYCACHE_DSN,
+// whose default schema must have the table.
 
 #include <time.h>
 
 #include <algorithm>
 #include <barrier>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -12,6 +17,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <iterator>
 #include <limits>
@@ -27,6 +33,8 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <psycache/psycache.hpp>
 
 #include "core/key_hash.hpp"
 #include "near/near_store.hpp"
@@ -272,7 +280,7 @@ void compare_ratios() {
     for (const Row& row :
          {Row{"Zipf 0.8", zipf(length, 0.8, 3)}, Row{"Zipf 1.0", zipf(length, 1.0, 3)},
           Row{"Zipf 1.0 with scans", polluted}}) {
-        for (const std::size_t percent : {1, 10}) {
+        for (const std::size_t percent : {std::size_t{1}, std::size_t{10}}) {
             const auto [ratio, entries] =
                 sieve(row.trace, keys, key_count * percent / 100 * entry_bytes);
             std::printf("%-20s %6zu entries: hits in %%: SIEVE %5.2f  LRU %5.2f  optimum %5.2f\n",
@@ -283,13 +291,94 @@ void compare_ratios() {
     }
 }
 
+/// @returns the nanoseconds of one call of @p call, at best.
+template <class Call>
+double best_of(unsigned threads, std::size_t calls, const Call& call) {
+    double best = std::numeric_limits<double>::max();
+    for (int round = 0; round < 9; ++round) {
+        std::barrier start(static_cast<std::ptrdiff_t>(threads) + 1);
+        std::vector<std::thread> running;
+        for (unsigned i = 0; i < threads; ++i) {
+            running.emplace_back([&] {
+                start.arrive_and_wait();
+                for (std::size_t j = 0; j < calls; ++j) {
+                    call();
+                }
+            });
+        }
+        start.arrive_and_wait();
+        const auto since = Clock::now();
+        for (auto& thread : running) {
+            thread.join();
+        }
+        const std::chrono::duration<double, std::nano> took = Clock::now() - since;
+        best = std::min(best, took.count() / static_cast<double>(calls));
+    }
+    return best;
+}
+
+void compare_calls() {
+    psycache::PoolOptions pool;
+    for (const char* name : {"PSYCACHE_DSN", "PSYCACHE_TEST_DSN"}) {
+        if (const char* dsn = std::getenv(name)) {
+            pool.dsn = dsn;
+        }
+    }
+    psycache::CacheOptions options;
+    options.near_cache.emplace();
+    options.near_cache->invalidation = psycache::Invalidation::none;
+    options.near_cache->max_age = std::chrono::hours(1);
+    const std::string key = "bench_near";
+    psycache::PostgresCache blocking(pool, options);
+    blocking.put_raw(key, {{"text", std::string(200, 'x')}}, std::chrono::hours(1));
+    blocking.get_shared(key);
+    boost::asio::io_context context(1);
+    psycache::AsyncPostgresCache cache(context.get_executor(), pool, options);
+    const auto run = [&](std::size_t calls, auto call) {
+        double nanoseconds = 0;
+        boost::asio::co_spawn(
+            context,
+            [&, calls]() -> boost::asio::awaitable<void> {
+                double best = std::numeric_limits<double>::max();
+                for (int round = 0; round < 9; ++round) {
+                    const auto since = Clock::now();
+                    for (std::size_t i = 0; i < calls; ++i) {
+                        auto called = call();
+                        co_await std::move(called);
+                    }
+                    const std::chrono::duration<double, std::nano> took = Clock::now() - since;
+                    best = std::min(best, took.count() / static_cast<double>(calls));
+                }
+                nanoseconds = best;
+            },
+            boost::asio::detached);
+        context.run();
+        context.restart();
+        return nanoseconds;
+    };
+    run(1, [&] { return cache.get_shared(key); });
+    for (const unsigned threads : {1u, 2u}) {
+        std::printf("%u threads: peek %.0f ns, get_shared of PostgresCache %.0f ns\n", threads,
+                    best_of(threads, 500'000, [&] { return blocking.peek(key); }),
+                    best_of(threads, 500'000, [&] { return blocking.get_shared(key); }));
+    }
+    std::printf("awaited: get_shared %.0f ns, get_raw %.0f ns\n",
+                run(200'000, [&] { return cache.get_shared(key); }),
+                run(2'000, [&] { return cache.get_raw(key); }));
+    blocking.remove(key);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const std::string_view what = argc > 1 ? argv[1] : "";
-    if (argc > 2 || (!what.empty() && what != "times" && what != "ratios")) {
-        std::fprintf(stderr, "bench_near [times|ratios]\n");
+    if (argc > 2 || (!what.empty() && what != "times" && what != "ratios" && what != "calls")) {
+        std::fprintf(stderr, "bench_near [times|ratios|calls]\n");
         return 2;
+    }
+    if (what == "calls") {
+        compare_calls();
+        return 0;
     }
     if (what != "ratios") {
         compare_times();

@@ -69,7 +69,7 @@ struct PSYCACHE_EXPORT NearCacheOptions {
 /// What a near cache holds now, and what it has counted.
 struct NearStatistics {
     std::uint64_t hits = 0;       ///< look-ups answered from memory; not among the cache's hits
-    std::uint64_t misses = 0;     ///< look-ups that memory had no answer for
+    std::uint64_t misses = 0;     ///< look-ups of the table, since memory had no answer
     std::uint64_t evictions = 0;  ///< entries that made room for others
     std::uint64_t invalidations =
         0;                    ///< entries dropped since they were, or may have been, changed

@@ -11,15 +11,17 @@
 namespace psycache::detail {
 
 ListenerThread::~ListenerThread() {
-    work_.reset();
     if (!thread_.joinable()) {
         return;
     }
     if (forks_ != pg::forks()) {
-        // The parent's: it is not there, and cannot be waited for.
+        // The parent's: it is not there, cannot be waited for, and may hold the context's locks.
         static_cast<void>(new std::thread(std::move(thread_)));
+        static_cast<void>(new Work(std::move(work_)));
+        static_cast<void>(context_.release());
         return;
     }
+    work_.reset();
     thread_.join();
 }
 
@@ -29,7 +31,7 @@ void ListenerThread::start() {
         return;
     }
     forks_ = pg::forks();
-    work_.emplace(context_.get_executor());
+    work_.emplace(context_->get_executor());
     thread_ = std::thread([this] { run(); });
 }
 
@@ -38,7 +40,7 @@ void ListenerThread::run() noexcept {
     // Fifteen characters of it are kept.
     ::prctl(PR_SET_NAME, "psycache-listen", 0, 0, 0);
 #endif
-    context_.run();
+    context_->run();
 }
 
 }  // namespace psycache::detail

@@ -2,6 +2,7 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -18,15 +19,18 @@ class ListenerThread {
     /// Waits for the end of the thread: the listener has been stopped before.
     ~ListenerThread();
 
-    boost::asio::io_context::executor_type executor() noexcept { return context_.get_executor(); }
+    boost::asio::io_context::executor_type executor() noexcept { return context_->get_executor(); }
     void start();
 
   private:
+    using Work =
+        std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>>;
+
     void run() noexcept;
 
-    boost::asio::io_context context_;
+    std::unique_ptr<boost::asio::io_context> context_ = std::make_unique<boost::asio::io_context>();
     std::mutex mutex_;
-    std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_;
+    Work work_;
     std::thread thread_;
     unsigned forks_ = 0;  // when it was started
 };

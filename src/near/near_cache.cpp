@@ -36,7 +36,7 @@ NearCache::Ticket NearCache::begin(std::string_view key) {
 
 void NearCache::keep(const Ticket& ticket, std::string_view key, Value value, Duration left) {
     if (Clock::now().time_since_epoch().count() >= serve_until_.load(std::memory_order_acquire) ||
-        left <= Duration::zero()) {
+        left <= Duration::zero() || forked()) {
         return;
     }
     // Counted from before the statement was sent: the server has computed what was left after that,
@@ -48,11 +48,19 @@ void NearCache::keep(const Ticket& ticket, std::string_view key, Value value, Du
 }
 
 void NearCache::forget(std::string_view key) noexcept {
-    store_.forget(key_hash(key));
+    if (!forked()) {
+        store_.forget(key_hash(key));
+    }
+}
+
+void NearCache::forget_all() noexcept {
+    if (!forked()) {
+        store_.forget_all();
+    }
 }
 
 void NearCache::start() {
-    if (stopped_ || forks_ != pg::forks() || listening_.exchange(true)) {
+    if (stopped_ || forked() || listening_.exchange(true)) {
         return;
     }
     try {
@@ -81,8 +89,8 @@ void NearCache::start() {
 void NearCache::stop() noexcept {
     stopped_ = true;
     serve_until_ = never;
-    store_.forget_all();
-    if (!place_ || !listening_ || forks_ != pg::forks()) {
+    forget_all();
+    if (!place_ || !listening_ || forked()) {
         return;
     }
     try {

@@ -57,7 +57,7 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
     Found find(std::string_view key) noexcept {
         const TimePoint now = Clock::now();
         if (now.time_since_epoch().count() >= serve_until_.load(std::memory_order_acquire) ||
-            forks_ != pg::forks()) {
+            forked()) {
             return Found();
         }
         return store_.find(key, now);
@@ -72,7 +72,7 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
     /// A key has been written, or may have been.
     void forget(std::string_view key) noexcept;
     /// Any key may have been.
-    void forget_all() noexcept { store_.forget_all(); }
+    void forget_all() noexcept;
 
     /// Nothing is kept and served from now on, and the listener ends.
     void stop() noexcept;
@@ -90,6 +90,9 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
     static constexpr std::int64_t never = 0;
     static constexpr std::int64_t always = INT64_MAX;
 
+    /// @returns whether this is the child of a fork, which hears of nothing, and where a lock may
+    /// be held by a thread that is not there.
+    bool forked() const noexcept { return forks_ != pg::forks(); }
     void start();
 
     const NearCacheOptions options_;

@@ -89,6 +89,32 @@ TEST_CASE("A blocking cache refuses to work in a forked child, and the parent's 
     CHECK(eventually([&] { return backends_of(schema, named.name) == backends; }));
 }
 
+TEST_CASE("A forked child has no near cache, and the parent's goes on") {
+    TestSchema schema(Table::notifying);
+    NamedPool named;
+    auto options = schema.cache_options();
+    options.near_cache.emplace();
+    options.near_cache->max_staleness = 2s * slowness;
+    auto cache = std::make_unique<PostgresCache>(named.options, options);
+    cache->put_raw("key", numbered(1), 1h);
+    const auto kept = [&] {
+        const auto value = cache->get_shared("key");
+        return value != nullptr && cache->peek("key") == value;
+    };
+    CHECK(eventually(kept));
+    const std::string backends = backends_of(schema, named.name);
+    CHECK(holds_in_child([&] {
+        const bool nothing = cache->peek("key") == nullptr;
+        const Failure failure = failure_of([&] { cache->get_shared("key"); });
+        cache.reset();
+        return nothing && failure.code() == Errc::connection_unusable;
+    }));
+    CHECK(eventually(kept));
+    schema.sql().exec("DELETE FROM " + schema.table());
+    CHECK(eventually([&] { return cache->peek("key") == nullptr; }));
+    CHECK(backends_of(schema, named.name) == backends);
+}
+
 TEST_CASE("A cache of coroutines refuses to work in a forked child, and the parent's goes on") {
     TestSchema schema;
     NamedPool named;
