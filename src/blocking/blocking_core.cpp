@@ -41,18 +41,19 @@ BlockingCore::BlockingCore(std::shared_ptr<PoolSource> pools, CacheOptions optio
       options_(std::move(options)),
       telemetry_(options_),
       pool_(pools_->make_pool(loop_.context().get_executor())),
-      near_(make_near_cache(options_, *pool_, telemetry_.observers, listener_.executor(),
-                            [this] { listener_.start(); })),
-      core_(std::make_shared<CacheCore>(pool_, options_, telemetry_,
-                                        CacheCore::Blocking{&loop_, pools_->blocks()}, near_)) {
+      core_(std::make_shared<CacheCore>(
+          pool_, options_, telemetry_, CacheCore::Blocking{&loop_, pools_->blocks()},
+          make_near_cache(options_, *pool_, telemetry_.observers, listener_.executor(),
+                          [this] { listener_.start(); }))) {
     if (!pools_->blocks()) {
         core_->own_pool = std::static_pointer_cast<ConnectionPool>(core_->pool);
     }
 }
 
 BlockingCore::~BlockingCore() {
-    if (near_) {
-        near_->stop();
+    // Its thread is waited for, though the core may have other owners.
+    if (core_->near) {
+        core_->near->stop();
     }
 }
 

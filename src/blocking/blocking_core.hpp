@@ -97,7 +97,6 @@ class BlockingCore {
     Loop loop_;
     const std::shared_ptr<AsyncCachePool> pool_;
     ListenerThread listener_;
-    const std::shared_ptr<NearCache> near_;
     const CacheCore::Self core_;
     RenewalThreads renewals_;  // last, since its threads use all of the rest
 };

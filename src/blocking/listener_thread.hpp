@@ -10,7 +10,7 @@
 namespace psycache::detail {
 
 /// The thread that runs the listener of a PostgresCache, whose own event loop stands still while
-/// nobody waits for it. Started when it is first needed.
+/// no call waits for it. Started when it is first needed.
 class ListenerThread {
   public:
     ListenerThread() = default;

@@ -73,7 +73,7 @@ class Creation {
     std::shared_ptr<const Terms> terms_;
     std::string key_;
     std::optional<std::size_t> place_;
-    std::optional<NearCache::Ticket> ticket_;  // of the look-up that has begun last
+    std::optional<NearCache::Ticket> ticket_;  // of the last look-up
 };
 
 /// The way of a call of many keys: those that still have no value, and where they wait.

@@ -1,6 +1,5 @@
 #include "near/near_cache.hpp"
 
-#include <algorithm>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -119,7 +118,6 @@ NearStatistics NearCache::statistics() const {
     const NearStore::Statistics kept = store_.statistics();
     NearStatistics now;
     now.hits = kept.hits;
-    // What could not be looked up in memory was missed as well.
     now.misses = asked_.load(std::memory_order_relaxed);
     now.evictions = kept.evictions;
     now.invalidations = kept.invalidations;

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -106,7 +105,7 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
     std::atomic<Duration::rep> max_age_;     // of what is kept from now on
     std::atomic<bool> listening_{false};     // whether the listener has been started
     std::atomic<bool> stopped_{false};
-    std::atomic<std::uint64_t> asked_{0};  // look-ups of the table: what find() has counted, is not
+    std::atomic<std::uint64_t> asked_{0};  // look-ups of the table
     std::atomic<Duration::rep> lag_{0};
 
     // What follows is used on the strand only.

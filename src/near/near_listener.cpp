@@ -1,5 +1,6 @@
 #include "near/near_listener.hpp"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
@@ -23,6 +24,8 @@ namespace {
 constexpr std::chrono::seconds pause_after_refusal{5};
 constexpr std::chrono::milliseconds shortest_pause{50};
 constexpr std::chrono::milliseconds longest_pause{1000};
+/// What a listener begins with may take longer than a proof, however short max_staleness is.
+constexpr std::chrono::seconds least_patience{2};
 
 constexpr std::string_view tested_key = "psycache";
 constexpr std::int64_t triggers_wanted = 3;
@@ -112,7 +115,7 @@ asio::awaitable<NearListener::Ending> NearListener::listen() {
 /// @returns how it has failed, if it has.
 asio::awaitable<std::optional<NearListener::Ending>> NearListener::begin_to_listen(
     pg::Connection& connection) {
-    const TimePoint until = Clock::now() + cache_->options_.max_staleness;
+    const TimePoint until = Clock::now() + patience();
     pg::Parameters parameters;
     parameters.borrow(cache_->table_);
     auto looking = connection.execute(look_, parameters, until);
@@ -153,7 +156,7 @@ asio::awaitable<std::optional<NearListener::Ending>> NearListener::hear_another(
     if (!another) {
         co_return lose(another.error().cause);
     }
-    const TimePoint until = Clock::now() + cache_->options_.max_staleness;
+    const TimePoint until = Clock::now() + patience();
     auto telling = (*another)->execute_script("NOTIFY " + proofs_ + ", 'another'", until);
     const pg::Answer told = co_await std::move(telling);
     if (!told) {
@@ -167,8 +170,7 @@ asio::awaitable<std::optional<NearListener::Ending>> NearListener::hear_another(
         }
         if (Clock::now() >= until) {
             co_return refuse(
-                "a pooler in between does not keep sessions (PgBouncer in transaction mode), so "
-                "that "
+                "a pooler in between does not keep sessions (PgBouncer in transaction mode), and "
                 "notifications get lost: connect to the server itself, or use Invalidation::none");
         }
         auto waiting = connection.wait_for_input(until);
@@ -261,10 +263,19 @@ void NearListener::serve_until(TimePoint until) noexcept {
     cache_->lag_ = std::chrono::duration_cast<Duration>(Clock::now() -
                                                         (until - cache_->options_.max_staleness))
                        .count();
-    cache_->serve_until_ = until.time_since_epoch().count();
+    serve(until.time_since_epoch().count());
+}
+
+/// Looks twice: the cache may be stopped at this very moment, after which nothing is served.
+void NearListener::serve(std::int64_t until) noexcept {
+    cache_->serve_until_ = until;
     if (cache_->stopped_) {
         cache_->serve_until_ = NearCache::never;
     }
+}
+
+Duration NearListener::patience() const noexcept {
+    return std::max<Duration>(cache_->options_.max_staleness, least_patience);
 }
 
 void NearListener::serve_nothing() noexcept {
@@ -287,13 +298,13 @@ NearListener::Ending NearListener::refuse(const std::string& cause) {
         serve_nothing();
         serves_without_ = true;
         cache_->max_age_ = max_age.count();
-        cache_->serve_until_ = cache_->stopped_ ? NearCache::never : NearCache::always;
+        serve(NearCache::always);
     }
     complain(cause);
     return Ending::refused;
 }
 
-/// @returns whether nobody has asked memory for so long that nothing in it may be served.
+/// @returns whether memory has been asked nothing for so long that nothing in it may be served.
 bool NearListener::idle() {
     const std::uint64_t used = cache_->store_.statistics().hits + cache_->asked_;
     if (used != used_) {

@@ -14,7 +14,7 @@ namespace psycache::detail {
 /// and begins anew when it does not.
 class NearListener {
   public:
-    /// Runs on the strand of @p cache until that is stopped, or nobody has used it for max_age.
+    /// Runs on the strand of @p cache until that is stopped, or has not been used for max_age.
     static boost::asio::awaitable<void> run(std::shared_ptr<NearCache> cache);
 
   private:
@@ -22,7 +22,7 @@ class NearListener {
     enum class Ending {
         lost,     ///< the connection, or what it heard of
         refused,  ///< as things are set up nothing can be heard
-        idle      ///< nobody has used the near cache
+        idle      ///< the near cache has not been used
     };
     explicit NearListener(std::shared_ptr<NearCache> cache);
 
@@ -34,6 +34,8 @@ class NearListener {
     void change(std::string_view payload);
     void establish() noexcept;
     void serve_until(TimePoint until) noexcept;
+    void serve(std::int64_t until) noexcept;
+    Duration patience() const noexcept;
     void serve_nothing() noexcept;
     Ending refuse(const std::string& cause);
     Ending lose(const std::string& cause);

@@ -33,10 +33,10 @@ void add_table(std::vector<std::string>& ddl, const TableOptions& options, const
 // CONFLICT fires the trigger on UPDATE for rows that it overwrites.
 //
 // An UPDATE tells of expired rows as well: those who wait for a load want to hear of its end. A
-// DELETE does not: nobody answers expired entries from memory, and a cleanup would tell of them
+// DELETE does not: expired entries are not answered from memory, and a cleanup would tell of them
 // all. 400 hashes are 6,799 bytes at most, of the 7,999 that a notification may have.
 //
-// Names and operators are qualified, since it runs under the search_path of whoever writes; to set
+// Names and operators are qualified, since it runs under the search_path of the writer; to set
 // one for the function would cost each call more than all the rest of it.
 constexpr std::string_view notify_body = R"(
 DECLARE

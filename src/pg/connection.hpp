@@ -179,8 +179,8 @@ class Connection {
     /// @returns whether it is open, idle and outside of any transaction.
     bool reusable() const noexcept;
 
-    /// @returns the number of the session, as whoever took the connection has told it: the server,
-    /// or a pooler, which tells another one.
+    /// @returns the number of the session that was told when the connection was opened: by the
+    /// server or by a pooler, which tells another one.
     int session() const noexcept;
 
     /// @returns where it leads, if that was asked for when it was opened.

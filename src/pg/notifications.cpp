@@ -18,6 +18,9 @@ int Connection::session() const noexcept {
 
 asio::awaitable<bool> Connection::wait_for_input(TimePoint until) {
     const asio::any_io_executor strand = co_await asio::this_coro::executor;
+    if (!descriptor_) {
+        co_return false;  // the process had no file descriptor left
+    }
     {
         Watch watch(strand);
         watch.arm(until, strand);

@@ -324,10 +324,6 @@ asio::awaitable<void> PoolCore::open_connection() {
     }
 }
 
-asio::awaitable<PoolCore::Connected> PoolCore::connect_beside(asio::any_io_executor io) {
-    return connect(std::move(io), Clock::now() + options_.connect_timeout);
-}
-
 asio::awaitable<PoolCore::Connected> PoolCore::connect(asio::any_io_executor io,
                                                        TimePoint deadline) {
     pg::Target target(options_.dsn);

@@ -45,9 +45,12 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     const asio::any_io_executor& executor() const noexcept { return executor_; }
 
     using Connected = Result<std::unique_ptr<pg::Connection>>;
-    /// Opens a connection that is none of the pool's: for one who listens. It may outlive the pool.
+    /// Opens a connection that is none of the pool's: for one who listens. It may outlive the pool,
+    /// which stays until it is open.
     /// @param io where it waits for the server; no strand.
-    asio::awaitable<Connected> connect_beside(asio::any_io_executor io);
+    asio::awaitable<Connected> connect_beside(asio::any_io_executor io) {
+        return connect(std::move(io), Clock::now() + options_.connect_timeout);
+    }
     /// @returns whether another host was promoted after a connection beside the pool was opened.
     bool is_behind(const pg::Connection& beside) const {
         return timelines_->is_behind(beside.origin());
