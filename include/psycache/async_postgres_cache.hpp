@@ -240,7 +240,9 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// As get_raw. What is in memory is answered although the server is away, for as long as
     /// NearCacheOptions says.
     /// @par Cancellation
-    /// All types.
+    /// All types. What is in memory is answered all the same.
+    /// @par Object lifetimes
+    /// The value may outlive the cache, and its context.
     /// @par Database effects
     /// None where memory has the value; else as get_raw. Absent entries are not remembered.
     asio::awaitable<std::shared_ptr<const json::object>> get_shared(std::string key,
@@ -250,7 +252,10 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     ///
     /// @param key any text.
     /// @returns as get_shared; null also for a value that is no object, and without a near cache.
+    /// It never asks the table, and starts nothing: what is to be found by it, get_shared keeps.
     /// No instrumentation hears of it.
+    /// @par Errors
+    /// None.
     /// @par Executor and threads
     /// Any thread at any time. Readers share no lock, and nothing is allocated.
     [[nodiscard]] std::shared_ptr<const json::object> peek(std::string_view key) const noexcept;

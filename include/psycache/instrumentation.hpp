@@ -60,9 +60,8 @@ class PSYCACHE_EXPORT CacheSpan {
 class PSYCACHE_EXPORT CacheGetSpan : public CacheSpan {
   public:
     ~CacheGetSpan() override;
-    /// @param size the stored size of the value in bytes, as `pg_column_size` tells it; 0 for a
-    /// value
-    ///             that came from the memory of the process.
+    /// @param size the stored size of the value in bytes, as `pg_column_size` tells it; 0 where it
+    ///             came from the memory of the process.
     virtual void record_cache_hit(std::size_t size);
     /// The entry is absent or expired.
     virtual void record_cache_miss();

@@ -11,10 +11,9 @@ namespace psycache {
 
 /// How a process learns that an entry it keeps in memory has been changed by another one.
 enum class Invalidation {
-    /// From the database: the triggers of `TableOptions::notify` tell of every change, whoever
-    /// makes
-    /// it, to a connection that listens. Nothing older than `NearCacheOptions::max_staleness` is
-    /// served, whatever breaks.
+    /// From the database: the triggers of `TableOptions::notify` tell a connection that listens of
+    /// every change, also one by SQL or by Python. Nothing older than
+    /// `NearCacheOptions::max_staleness` is served, whatever breaks.
     listen,
     /// Not at all: an entry is served for `NearCacheOptions::max_age` at most, and up to so long
     /// after it was changed elsewhere. For what cannot listen: transaction poolers (PgBouncer),
@@ -27,8 +26,9 @@ enum class Invalidation {
 ///
 /// Every other call asks the server as ever. What this cache itself writes is never served from
 /// memory as it was before, from the moment at which the call ends: whatever the call does to
-/// entries, they are dropped from memory. What a TransactionCache writes counts as a change by
-/// another process.
+/// entries, they are dropped from memory. What a
+/// TransactionCache writes, and a write that was cancelled or timed out and takes effect after
+/// that, count as changes by another process.
 ///
 /// @par The connection that listens
 /// With Invalidation::listen a cache opens one connection beside those of its pool (in
@@ -45,7 +45,7 @@ struct PSYCACHE_EXPORT NearCacheOptions {
     NearCacheOptions();
 
     /// What entries may take: keys, values and what keeps them. At least 64 KiB. The least wanted
-    /// go first (SIEVE). A single entry that takes more than a 32nd of it is not kept.
+    /// go first (SIEVE). An entry that takes more than a 32nd of it may not be kept.
     std::size_t max_bytes = std::size_t{64} << 20;
 
     /// An entry is served at most so long after the server was asked for it, and never longer than
@@ -68,16 +68,14 @@ struct PSYCACHE_EXPORT NearCacheOptions {
 
 /// What a near cache holds now, and what it has counted.
 struct NearStatistics {
-    std::uint64_t hits = 0;       ///< look-ups answered from memory; not among the cache's hits
-    std::uint64_t misses = 0;     ///< look-ups of the table, since memory had no answer
-    std::uint64_t evictions = 0;  ///< entries that made room for others
-    std::uint64_t invalidations =
-        0;                    ///< entries dropped since they were, or may have been, changed
-    std::size_t entries = 0;  ///< kept now, those that have expired included
-    std::size_t bytes = 0;    ///< what they take
-    bool listening =
-        false;        ///< whether changes by others are heard of: proven within max_staleness
-    Duration lag{0};  ///< how long the last proof took to come; 0 before the first one
+    std::uint64_t hits = 0;           ///< look-ups answered from memory, not among the cache's hits
+    std::uint64_t misses = 0;         ///< look-ups of the table, since memory had no answer
+    std::uint64_t evictions = 0;      ///< entries that made room for others
+    std::uint64_t invalidations = 0;  ///< entries that were dropped, since they may have changed
+    std::size_t entries = 0;          ///< kept now, those that have expired included
+    std::size_t bytes = 0;            ///< what they take
+    bool listening = false;           ///< whether it was proven that changes are heard of
+    Duration lag{0};                  ///< how long the last proof took to come; 0 before the first
 };
 
 }  // namespace psycache

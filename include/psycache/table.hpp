@@ -40,8 +40,8 @@ struct PSYCACHE_EXPORT TableOptions {
     /// a table of tags that is there is left as it is.
     bool tags = false;
 
-    /// Whether triggers tell of changed entries by NOTIFY, whoever changes them: this library,
-    /// Python's psycache or SQL. They are made on a table that is there as well. With false
+    /// Whether triggers tell of changed entries by NOTIFY, be it by this library, by Python's
+    /// psycache or by SQL. They are made on a table that is there as well. With false
     /// triggers that are there are left as they are; @ref drop_notify removes them.
     ///
     /// A statement that overwrites or removes entries sends one notification when its transaction
