@@ -441,6 +441,43 @@ TEST_CASE("get_or_create takes fresh values from memory, and no others") {
     CHECK(eventually([&] { return cache->get_or_create("key", create, 9) == 9; }));
 }
 
+TEST_CASE("Of many keys get_or_create loads those that memory has no fresh value of") {
+    TestSchema schema;
+    PostgresCache cache(server_pool(), near_options(schema, Invalidation::none));
+    const CreateOptions create(1h);
+    std::vector<std::string> loaded;
+    const auto load = [&](const std::vector<std::string>& keys) {
+        loaded.insert(loaded.end(), keys.begin(), keys.end());
+        return std::vector<int>(keys.size(), 1);
+    };
+    cache.get_or_create_many<int>({"a", "b"}, create, load);
+    cache.get_or_create_many<int>({"a", "b"}, create, load);  // what is found is kept
+    const auto before = cache.statistics();
+    CHECK(cache.get_or_create_many<int>({"b", "a"}, create, load) == std::vector<int>{1, 1});
+    CHECK(cache.statistics().statements == before.statements);
+    CHECK(cache.statistics().near_cache->hits == before.near_cache->hits + 2);
+    CHECK(cache.get_or_create_many<int>({"a", "c"}, create, load) == std::vector<int>{1, 1});
+    CHECK(loaded == std::vector<std::string>{"a", "b", "c"});
+}
+
+TEST_CASE("Instrumentations hear of what memory answers, but for peek") {
+    const auto flavour = OWN_CONNECTIONS();
+    TestSchema schema;
+    const auto journal = std::make_shared<Journal>();
+    auto options = near_options(schema, Invalidation::none);
+    options.instrumentations = {std::make_shared<SpyInstrumentation>(journal)};
+    const auto cache = make_cache(flavour, options, server_pool());
+    cache->put("key", numbered(1), 1h);
+    cache->get_shared("key");
+    journal->clear();
+    CHECK(cache->get_shared("key") != nullptr);
+    CHECK(cache->peek("key") != nullptr);
+    CHECK(journal->count("get open") == 1);
+    CHECK(journal->count("get hit") == 1);
+    CHECK(journal->count("get close") == 1);
+    CHECK(journal->lines().size() == 3);
+}
+
 TEST_CASE("A process that waits for the load of another one is woken by its end") {
     TestSchema schema(Table::notifying);
     const auto here = make_user(GENERATE(false, true), server_pool(), near_options(schema));
