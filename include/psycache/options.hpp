@@ -73,8 +73,9 @@ struct PSYCACHE_EXPORT PoolOptions {
     /// Of several hosts, each connection is asked for its timeline (`pg_control_system()` and
     /// `pg_walfile_name()`, open to every role unless revoked). Once a promoted host has been seen,
     /// an old primary of the same cluster that is still up is passed over, idle connections to it
-    /// are closed, and busy ones when they come back: what it answers is stale. Until a pool has
-    /// reached the new one it cannot know, and several pools do not tell each other.
+    /// are closed, and an answer that it still gives counts as a lost connection: reads are sent
+    /// again, writes as @ref CacheOptions::replay_writes says. Until a pool has reached the new one
+    /// it cannot know, and several pools do not tell each other.
     std::string dsn;
 
     /// How many connections may be open at once; at least 1. A few are enough: calls that arrive

@@ -205,9 +205,6 @@ asio::awaitable<NearListener::Ending> NearListener::hear(pg::Connection& connect
             if (facts->integer(0, 2) != session_) {
                 co_return lose("a pooler in between has changed the session");
             }
-            if (pool_.is_behind(connection)) {
-                co_return lose("another host was promoted");
-            }
         }
         take_notifications(connection, proof);
         if (proof.outstanding() && Clock::now() >= proof.too_late()) {

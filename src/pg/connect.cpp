@@ -194,6 +194,7 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         if (several && target.timelines) {
             auto asking = connection->ask_for_origin(now + share);
             co_await std::move(asking);
+            connection->timelines_ = target.timelines;
             const bool admitted = target.timelines->admit(connection->origin_);
             if (!admitted) {
                 behind =

@@ -185,6 +185,9 @@ class Connection {
 
     /// @returns where it leads, if that was asked for when it was opened.
     const Origin& origin() const noexcept { return origin_; }
+    /// @returns whether another host was promoted after it was opened, as far as its pool knows: it
+    /// leads to an old primary, whose answers count no more.
+    bool behind() const noexcept { return timelines_ && timelines_->is_behind(origin_); }
 
     /// @returns whether it has only just been opened.
     bool young() const noexcept;
@@ -224,6 +227,7 @@ class Connection {
     bool within_ = false;  // the application's transaction is open on it
     const unsigned forks_ = forks();
     Origin origin_;
+    std::shared_ptr<const Timelines> timelines_;  // null where the DSN names one host
     bool was_nonblocking_ = false;
     bool broken_ = false;
     TimePoint opened_at_ = TimePoint::min();  // of one that was opened here

@@ -220,6 +220,14 @@ Answer Exchange::outcome() {
         return self_.lost(unexecuted ? Effect::none : Effect::unknown);
     }
     if (!error_) {
+        if (self_.behind()) {
+            // What it has read is old, and what it has written will be gone.
+            self_.break_off();
+            return StatementFailure(
+                Failure(Errc::connection_lost,
+                        "the connection led to an old primary: another host has been promoted"),
+                Effect::unknown, true);
+        }
         return Rows(std::move(good_));
     }
     if (ends_session_unexecuted(sqlstate) && !good_) {

@@ -30,11 +30,11 @@ bool Timelines::admit(const Origin& origin) {
     return true;
 }
 
-bool Timelines::is_behind(const Origin& origin) const {
+bool Timelines::is_behind(const Origin& origin) const noexcept {
     return origin.timeline != 0 && origin.timeline < newest(origin.system);
 }
 
-std::uint32_t Timelines::newest(std::int64_t system) const {
+std::uint32_t Timelines::newest(std::int64_t system) const noexcept {
     const std::lock_guard lock(mutex_);
     const auto found = newest_.find(system);
     return found == newest_.end() ? 0 : found->second;

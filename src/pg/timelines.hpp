@@ -32,9 +32,9 @@ class Timelines {
     /// A connection leads there. @returns whether none has led to a newer timeline of that cluster.
     bool admit(const Origin& origin);
     /// @returns whether a connection has led to a newer timeline of that cluster meanwhile.
-    bool is_behind(const Origin& origin) const;
+    bool is_behind(const Origin& origin) const noexcept;
     /// @returns the newest one seen of a cluster; 0 if there is none.
-    std::uint32_t newest(std::int64_t system) const;
+    std::uint32_t newest(std::int64_t system) const noexcept;
 
   private:
     mutable std::mutex mutex_;

@@ -145,7 +145,7 @@ Failure PoolCore::waited_too_long() {
 }
 
 void PoolCore::give_back(PooledConnection connection) noexcept {
-    if (timelines_->is_behind(connection.origin)) {
+    if (connection.connection->behind()) {
         connection.retire_at = TimePoint::min();
     }
     const bool given_up = connection.connection->give_up();
@@ -287,7 +287,7 @@ asio::awaitable<void> PoolCore::open_connection() {
         // Out of memory or of descriptors: as good a reason as any other to try again later.
         failure = to_failure(std::current_exception(), Errc::connect_failed);
     }
-    if (connection && timelines_->is_behind(connection->origin())) {
+    if (connection && connection->behind()) {
         connection.reset();
         failure = Failure(Errc::connect_failed,
                           "cannot connect to the server: another host was promoted meanwhile");

@@ -51,10 +51,6 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     asio::awaitable<Connected> connect_beside(asio::any_io_executor io) {
         return connect(std::move(io), Clock::now() + options_.connect_timeout);
     }
-    /// @returns whether another host was promoted after a connection beside the pool was opened.
-    bool is_behind(const pg::Connection& beside) const {
-        return timelines_->is_behind(beside.origin());
-    }
 
     /// A connection beside the pool that listens, for as long as this lives.
     class Listening {

@@ -2,7 +2,7 @@
 // it answers is stale.
 
 #include <catch2/catch.hpp>
-#include <thread>
+#include <future>
 
 #include "support/both.hpp"
 #include "support/private_server.hpp"
@@ -10,6 +10,27 @@
 using namespace psycache;
 using namespace psycache::test;
 using namespace std::chrono_literals;
+
+namespace {
+
+/// A pool of both, the standby or the primary first.
+PoolOptions pool_of(const PrivateServer& first, const PrivateServer& second) {
+    PoolOptions pool;
+    pool.dsn = first.dsn({{"host", first.folder() + "," + second.folder()},
+                          {"port", first.port() + "," + second.port()},
+                          {"target_session_attrs", "read-write"}});
+    pool.connect_timeout = 1s * slowness;
+    pool.acquire_timeout = 2s * slowness;
+    return pool;
+}
+
+TableOptions logged() {
+    TableOptions options;
+    options.unlogged = false;
+    return options;
+}
+
+}  // namespace
 
 TEST_CASE("A pool of several hosts answers from no old primary once it has seen the new one") {
     if (!PrivateServer::available()) {
@@ -20,13 +41,8 @@ TEST_CASE("A pool of several hosts answers from no old primary once it has seen 
     PrivateServer primary;
     init_db(primary.dsn());
     const auto standby = PrivateServer::standby_of(primary);
-    PoolOptions pool;
     // The old one is asked first, every time.
-    pool.dsn = primary.dsn({{"host", primary.folder() + "," + standby->folder()},
-                            {"port", primary.port() + "," + standby->port()},
-                            {"target_session_attrs", "read-write"}});
-    pool.connect_timeout = 1s * slowness;
-    pool.acquire_timeout = 2s * slowness;
+    PoolOptions pool = pool_of(primary, *standby);
     pool.max_lifetime = 50ms;
     CacheOptions options;
     options.timeout = 3s * slowness;
@@ -66,4 +82,64 @@ TEST_CASE("A pool of several hosts answers from no old primary once it has seen 
     CHECK(eventually(refused));
     standby->start();
     CHECK(eventually([&] { return !failure_of([&] { cache->get("key"); }); }));
+}
+
+TEST_CASE("What an old primary still answers counts for nothing once the new one has been seen") {
+    if (!PrivateServer::available()) {
+        return;
+    }
+    const bool replay_writes = GENERATE(false, true);
+    CAPTURE(replay_writes);
+    PrivateServer primary;
+    init_db(primary.dsn(), logged());
+    const auto standby = PrivateServer::standby_of(primary);
+    CacheOptions options;
+    options.timeout = 20s * slowness;
+    options.replay_writes = replay_writes;
+    // Two caches, each of which has one connection to the old primary, and may open another.
+    PoolOptions pool = pool_of(*standby, primary);
+    pool.max_size = 2;
+    PostgresCache reader(pool, options);
+    PostgresCache writer(pool, options);
+    reader.put_raw("key", numbered(1), 1h);
+    writer.put_raw("key", numbered(2), 1h);
+    CHECK(eventually([&] {
+        return Psql(standby->dsn())
+                   .exec("SELECT 1 FROM psycache WHERE value = '{\"n\": 2}'")
+                   .size() == 1;
+    }));
+
+    std::vector<pid_t> backends;
+    for (const auto& row : Psql(primary.dsn())
+                               .exec("SELECT pid FROM pg_stat_activity WHERE backend_type = "
+                                     "'client backend' AND pid <> "
+                                     "pg_backend_pid()")) {
+        backends.push_back(std::stoi(row[0]));
+        PrivateServer::freeze(backends.back());
+    }
+    REQUIRE(backends.size() == 2);
+    auto reading = std::async(std::launch::async, [&] { return reader.get_raw("key"); });
+    auto writing = std::async(std::launch::async, [&] {
+        return failure_of([&] { writer.put_raw("key", numbered(3), 1h); });
+    });
+    REQUIRE(eventually([&] {
+        return reader.statistics().statements == 2 && writer.statistics().statements == 2;
+    }));
+    standby->promote();
+    Psql(standby->dsn()).exec("UPDATE psycache SET value = '{\"n\": 4}'");
+    CHECK(reader.get_raw("key") == numbered(4));
+    CHECK(writer.get_raw("key") == numbered(4));
+
+    for (const pid_t backend : backends) {
+        PrivateServer::thaw(backend);
+    }
+    CHECK(reading.get() == numbered(4));
+    const Failure failed = writing.get();
+    if (replay_writes) {
+        CHECK(!failed);
+        CHECK(reader.get_raw("key") == numbered(3));
+    } else {
+        CHECK(failed.code() == Errc::outcome_unknown);
+        CHECK(reader.get_raw("key") == numbered(4));
+    }
 }
