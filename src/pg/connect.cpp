@@ -8,7 +8,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cstring>
 
-#include "core/sqlstate.hpp"
+#include "pg/connect_errors.hpp"
 #include "pg/connection.hpp"
 #include "pg/resolve.hpp"
 #include "pg/watch.hpp"
@@ -30,26 +30,6 @@ void receive_notice(void* ended, const PGresult* notice) {
         (std::strcmp(severity, "FATAL") == 0 || std::strcmp(severity, "PANIC") == 0)) {
         *static_cast<bool*>(ended) = true;
     }
-}
-
-std::string first_line(const char* message) {
-    std::string line(message, std::strcspn(message, "\n"));
-    return line;
-}
-
-Failure connect_failure(PGconn* connection) {
-    const char* message = PQerrorMessage(connection);
-    const std::string_view sqlstate = find_sqlstate(message);
-    if (sqlstate.empty()) {
-        // libpq's own words: a host, a port, the reason; the server has said nothing.
-        return {Errc::connect_failed, "cannot connect to the server: " + first_line(message)};
-    }
-    Failure failure = server_failure(sqlstate, message);
-    failure.cause = "cannot connect to the server: " + failure.cause;
-    if (failure.code != Errc::authentication_failed) {
-        failure.code = make_error_code(Errc::connect_failed);
-    }
-    return failure;
 }
 
 /// Tells the hosts of a list apart while libpq works through it.
@@ -118,13 +98,16 @@ asio::awaitable<bool> poll_connecting(PGconn* connection, Watch& watch,
     co_return true;
 }
 
-Failure behind_failure(const PGconn* connection, const Origin& origin, const Timelines& timelines) {
-    return {Errc::connect_failed,
-            "cannot connect to the server: host \"" + std::string(PQhost(connection)) + "\" port " +
-                PQport(connection) + " is on timeline " + std::to_string(origin.timeline) +
-                ", and another host was seen on timeline " +
-                std::to_string(timelines.newest(origin.system)) +
-                ": it is an old primary that was not shut off"};
+/// @returns which host it is, for people.
+std::string host_of(const PGconn* connection) {
+    return "host \"" + std::string(PQhost(connection)) + "\" port " + PQport(connection);
+}
+
+std::string behind_reason(const Origin& origin, const Timelines& timelines) {
+    return "it is on timeline " + std::to_string(origin.timeline) +
+           ", and another host was seen on timeline " +
+           std::to_string(timelines.newest(origin.system)) +
+           ": it is an old primary that was not shut off";
 }
 
 }  // namespace
@@ -159,7 +142,7 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
     // it.
     std::vector<Host> hosts = std::move(*resolved);
     const bool several = conninfo.hosts.size() > 1;
-    std::optional<Failure> behind;
+    ConnectErrors errors;
     while (!hosts.empty()) {
         const auto now = std::chrono::steady_clock::now();
         if (now >= deadline) {
@@ -176,11 +159,16 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         const auto share = (deadline - now) / static_cast<int>(hosts.size());
         const bool answered = co_await poll_connecting(handle.get(), watch, share);
         if (!answered) {
+            errors.add(PQerrorMessage(handle.get()));
+            if (several) {
+                errors.add(host_of(handle.get()), "it did not answer in time");
+            }
             hosts.erase(hosts.begin(), behind_current(hosts, handle.get()));
             continue;
         }
         if (PQstatus(handle.get()) != CONNECTION_OK) {
-            co_return behind ? *behind : connect_failure(handle.get());
+            errors.add(PQerrorMessage(handle.get()));
+            co_return errors.failure();
         }
         PQsetErrorVerbosity(handle.get(), PQERRORS_DEFAULT);
         PQsetnonblocking(handle.get(), 1);
@@ -197,8 +185,8 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
             connection->timelines_ = target.timelines;
             const bool admitted = target.timelines->admit(connection->origin_);
             if (!admitted) {
-                behind =
-                    behind_failure(connection->connection_, connection->origin_, *target.timelines);
+                errors.add(host_of(connection->connection_),
+                           behind_reason(connection->origin_, *target.timelines));
             }
             if (!admitted || !connection->reusable()) {
                 hosts.erase(hosts.begin(), behind_current(hosts, connection->connection_));
@@ -207,11 +195,7 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         }
         co_return connection;
     }
-    if (behind) {
-        co_return *behind;
-    }
-    co_return Failure(Errc::connect_failed,
-                      "cannot connect to the server: it did not answer in time (connect_timeout)");
+    co_return errors.failure();
 }
 
 }  // namespace psycache::detail::pg

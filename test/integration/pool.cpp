@@ -520,6 +520,15 @@ TEST_CASE("A host that says nothing leaves time for the next one") {
     const auto failure = failure_of([&] { alone->get("key"); });
     CHECK(failure.code() == Errc::connect_failed);
     CHECK_THAT(failure.what(), Catch::Contains("did not answer in time"));
+
+    // Where none can be had, each one's reason is told.
+    named.options.dsn = *tcp_dsn({{"host", "127.0.0.1,127.0.0.1"}, {"port", "1," + silent_port}});
+    const auto neither = make_cache(flavour, schema.cache_options(), named.options);
+    const auto reasons = failure_of([&] { neither->get("key"); });
+    CHECK(reasons.code() == Errc::connect_failed);
+    CHECK_THAT(reasons.what(), Catch::Contains("port 1 failed: Connection refused; host "
+                                               "\"127.0.0.1\" port " +
+                                               silent_port + ": it did not answer in time"));
 }
 
 TEST_CASE("A host name is resolved") {
