@@ -58,6 +58,8 @@ struct CacheStatistics {
     std::uint64_t stale_hits = 0;      ///< of the hits, those that were stale
     std::uint64_t statements = 0;      ///< statements sent for calls on keys
     std::uint64_t retries = 0;         ///< statements sent once more after a failure
+    std::uint64_t evictions = 0;       ///< live entries that cleanups have deleted, see
+                                       ///< `CacheOptions::max_entries`
     std::uint64_t cleanup_failures = 0;  ///< runs of a cleanup loop that failed
     std::size_t queued = 0;              ///< calls that wait for a statement now
     bool circuit_open = false;  ///< whether calls are answered without the server (OnOutage::miss),
@@ -899,7 +901,8 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// Its transaction sees no rows that others still see: theirs find the table empty.
     asio::awaitable<void> clear(CallOptions options = {});
 
-    /// Deletes all expired entries.
+    /// Deletes all expired entries, and then live ones for as long as there are more than
+    /// `CacheOptions::max_entries` or `CacheOptions::max_bytes` allow.
     ///
     /// @param options   see CallOptions.
     /// @returns how many were deleted.
@@ -915,7 +918,8 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// Where there is a table of tags that the role may write, rows of it whose entries are gone
     /// are deleted as well, in batches of their own, which are not counted: a day after they were
     /// written at the latest, or when their entry would have expired. Rows of entries that are
-    /// still there get a later expiry.
+    /// still there get a later expiry. Live entries go in such batches, too, of one session at a
+    /// time (an advisory lock of the transaction).
     asio::awaitable<std::uint64_t> cleanup_expired(CallOptions options = {});
 
     /// Deletes all entries, live and expired.

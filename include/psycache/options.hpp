@@ -246,6 +246,23 @@ struct PSYCACHE_EXPORT CacheOptions {
     /// call of many keys counts as one, and has up to 1,024 of them waiting at a time.
     std::size_t max_queued_calls = 16384;
 
+    /// How many entries the table may hold; at least 1, and no limit by default. Every cleanup of
+    /// this cache, called or in a loop, deletes what is more when it has deleted what has expired:
+    /// the entries that expire soonest, in batches, of one cleaner at a time among all processes.
+    /// Between two cleanups the table may hold more.
+    ///
+    /// How many there are is taken from the server's statistics, which count committed changes and
+    /// may be some seconds behind (`track_counts` must be on, as it is by default): nothing is
+    /// counted, however large the table is. What they say of a table that is a view, partitioned or
+    /// distributed by Citus is not enough: a warning is logged once, and nothing is deleted.
+    std::optional<std::uint64_t> max_entries;
+
+    /// The same for the bytes of all live entries: keys, values as they are stored (compressed),
+    /// and the headers of their rows, without indexes and without what deleted rows leave behind
+    /// until it is used again. At least 1. The size of an entry is an average over about a hundred
+    /// pages of the table.
+    std::optional<std::uint64_t> max_bytes;
+
     /// Entries kept in the memory of the process, for `get_shared`, `peek` and `get_or_create`; see
     /// NearCacheOptions. None by default. Invalidation::listen needs a cache whose pool is a
     /// ConnectionPool: no other can open the connection that listens.

@@ -76,6 +76,7 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOption
       near(std::move(near_cache)),
       timeout(options.timeout),
       maintenance_timeout(options.maintenance_timeout),
+      limits{options.max_entries, options.max_bytes},
       pool_blocks(blocking.pool_blocks),
       on_outage_(options.on_outage),
       breaker_(make_breaker(options, observers)) {}
@@ -157,6 +158,7 @@ CacheStatistics CacheCore::statistics() const {
     now.load_failures = counts->load_failures;
     now.late_loads = counts->late_loads;
     now.stale_hits = counts->stale_hits;
+    now.evictions = counts->evictions;
     now.cleanup_failures = counts->cleanup_failures;
     now.statements = counts->statements;
     now.retries = counts->retries;

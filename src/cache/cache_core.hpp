@@ -86,6 +86,7 @@ class CacheCore {
     const std::shared_ptr<Loads> loads = std::make_shared<Loads>();
     const Duration timeout;
     const Duration maintenance_timeout;
+    const TableLimits limits;
     const bool pool_blocks;
     std::shared_ptr<ConnectionPool>
         own_pool;  ///< made for this cache alone; null where it is shared

@@ -6,6 +6,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
 
+#include "cache/eviction.hpp"
 #include "cache/table_job.hpp"
 
 namespace psycache::detail {
@@ -81,10 +82,14 @@ asio::awaitable<Result<std::uint64_t>> delete_expired(CacheCore::Self core,
         }
         more = due->integer(0, 0) >= static_cast<std::int64_t>(Cleanup::batch_size);
     }
+    const Result<std::uint64_t> evicted = co_await evict_excess(*core, job, patience);
+    if (!evicted) {
+        co_return evicted.error();
+    }
     if (job->stop_requested()) {
         co_return cancelled_failure();
     }
-    co_return total;
+    co_return total + *evicted;
 }
 
 }  // namespace

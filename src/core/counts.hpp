@@ -27,6 +27,7 @@ struct Counts {
     Count stale_hits{0};
     Count statements{0};
     Count retries{0};
+    Count evictions{0};
     Count cleanup_failures{0};
 };
 

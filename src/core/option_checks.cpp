@@ -98,6 +98,12 @@ void check_cache_options(const CacheOptions& options) {
     if (options.max_queued_calls == 0) {
         throw std::invalid_argument("CacheOptions::max_queued_calls must be at least 1");
     }
+    if (options.max_entries == 0) {
+        throw std::invalid_argument("CacheOptions::max_entries must be at least 1");
+    }
+    if (options.max_bytes == 0) {
+        throw std::invalid_argument("CacheOptions::max_bytes must be at least 1");
+    }
     check_instrumentations("CacheOptions::instrumentations", options.instrumentations);
     if (options.near_cache) {
         check_near_cache(*options.near_cache);

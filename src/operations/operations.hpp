@@ -4,6 +4,7 @@
 #include "operations/cleanup.hpp"
 #include "operations/clear.hpp"
 #include "operations/compare_and_put.hpp"
+#include "operations/evict.hpp"
 #include "operations/flush.hpp"
 #include "operations/get.hpp"
 #include "operations/get_and_touch.hpp"
@@ -63,6 +64,7 @@ struct Operations {
     const Clear clear{table};
     const Flush flush{table};
     const Cleanup cleanup{table};
+    const Evict evict{table};
 };
 
 }  // namespace psycache::detail
