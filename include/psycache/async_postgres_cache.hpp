@@ -935,7 +935,8 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     asio::awaitable<std::uint64_t> flush(CallOptions options = {});
 
     /// Opens connections before the first call needs them: of a pool of the cache's own as
-    /// ConnectionPool::warm_up() does; from a pool that was given one is borrowed and given back.
+    /// ConnectionPool::warm_up() does; from a pool that was given one is borrowed and given back. A
+    /// near cache begins to listen, which is not waited for.
     ///
     /// @par Errors
     /// Errc::connect_failed, Errc::authentication_failed, Errc::acquire_timed_out,

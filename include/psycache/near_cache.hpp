@@ -32,11 +32,12 @@ enum class Invalidation {
 ///
 /// @par The connection that listens
 /// With Invalidation::listen a cache opens one connection beside those of its pool (in
-/// `PoolStatistics::listening`), when get_shared or get_or_create first wants an entry kept; until
-/// it is there, and whenever it is not, entries come from the server and none is kept. Four times
-/// within `max_staleness` it sends a notification to itself: what comes back proves that all
-/// changes before it have been heard of. Without such a proof that is younger than `max_staleness`
-/// nothing is served from memory; after a new connection everything in memory is dropped.
+/// `PoolStatistics::listening`), with warm_up() or when get_shared or get_or_create first wants an
+/// entry kept; until it is there, and whenever it is not, entries come from the server and none is
+/// kept. Four times within `max_staleness` it sends a notification to itself: what comes back
+/// proves that all changes before it have been heard of. Without such a proof that is younger than
+/// `max_staleness` nothing is served from memory; after a new connection everything in memory is
+/// dropped.
 ///
 /// It ends when the last handle of the cache is gone, by `drain()`, and when nothing has asked
 /// memory for `max_age`; until then it is work on the pool's executor, and `io_context::run` does

@@ -160,6 +160,9 @@ void BlockingCore::run_on_loop(asio::awaitable<void> task) {
 
 void BlockingCore::warm_up() {
     const Inside inside(*this, "warm_up");
+    if (cache()->near) {
+        cache()->near->listen();
+    }
     const auto warm = [&]() -> asio::awaitable<void> {
         auto warming = pools_->warm_up();
         const std::optional<Failure> failure = co_await std::move(warming);

@@ -13,6 +13,9 @@ Failure drained_failure() {
 }
 
 asio::awaitable<void> warm_up(CacheCore::Self core) {
+    if (core->near) {
+        core->near->listen();
+    }
     if (core->own_pool) {
         auto warming = core->own_pool->warm_up();
         co_await std::move(warming);

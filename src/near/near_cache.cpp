@@ -27,9 +27,7 @@ NearCache::NearCache(const NearCacheOptions& options, std::string table,
 
 NearCache::Ticket NearCache::begin(std::string_view key) {
     asked_.fetch_add(1, std::memory_order_relaxed);
-    if (place_ && !listening_.load(std::memory_order_relaxed)) {
-        start();
-    }
+    listen();
     return Ticket{store_.mark(key), Clock::now()};
 }
 

@@ -62,8 +62,14 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
         return store_.find(key, now);
     }
 
-    /// A look-up of the table is about to begin, whose answer may be kept. Starts the listener if
-    /// there is none.
+    /// Starts the listener, if there is to be one and it does not run.
+    void listen() {
+        if (place_ && !listening_.load(std::memory_order_relaxed)) {
+            start();
+        }
+    }
+
+    /// A look-up of the table is about to begin, whose answer may be kept. Starts the listener.
     Ticket begin(std::string_view key);
     /// What it has found. @param left until the entry expires, by the server; no_expiry for never.
     void keep(const Ticket& ticket, std::string_view key, Value value, Duration left);

@@ -88,6 +88,7 @@ class AsyncNearUser final : public NearUser {
 class BlockingNearUser final : public NearUser {
   public:
     BlockingNearUser(PoolOptions pool, CacheOptions options)
+    virtual void warm_up() = 0;
         : cache_(std::move(pool), std::move(options)) {}
 
     Shared get_shared(const std::string& key) override { return cache_.get_shared(key); }
@@ -122,6 +123,7 @@ TEST_CASE("What is shared is asked of the server where there is no near cache") 
     const auto cache = make_cache(flavour, schema);
     CHECK(cache->get_shared("key") == nullptr);
     cache->put("key", numbered(1), 1h);
+    void warm_up() override { threads_.run(cache_.warm_up()); }
     const Shared value = cache->get_shared("key");
     REQUIRE(value != nullptr);
     CHECK(*value == numbered(1));
@@ -144,6 +146,7 @@ TEST_CASE("Without a listener an entry is served from memory for max_age") {
     const Shared second = cache->get_shared("key");
     const Shared third = cache->peek("key");
     // A machine that stands still for so long has the answer from the server.
+    void warm_up() override { cache_.warm_up(); }
     if (Clock::now() - since < options.near_cache->max_age / 2) {
         CHECK(first == second);
         CHECK(first == third);
@@ -394,6 +397,14 @@ TEST_CASE("The listener ends with its cache, by drain(), and when nobody asks me
         CHECK(cache->pool_statistics()->listening == 0);
         CHECK(cache->peek("key") == nullptr);
         CHECK(*run_coro(context, cache->get_shared("key")) == numbered(1));
+TEST_CASE("A cache that is warmed up listens before its first call") {
+    TestSchema schema(Table::notifying);
+    const auto user = make_user(GENERATE(false, true), server_pool(), near_options(schema));
+    user->warm_up();
+    CHECK(eventually([&] { return user->listens(); }));
+    CHECK(user->statistics().statements == 0);
+}
+
     }
 }
 
