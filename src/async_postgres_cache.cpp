@@ -89,11 +89,22 @@ asio::awaitable<void> AsyncPostgresCache::put_text(std::string key, std::string 
 
 asio::awaitable<std::shared_ptr<const json::object>> AsyncPostgresCache::get_shared(
     std::string key, CallOptions options) {
-    return detail::get_shared(core_, std::move(key), std::move(options));
+    return detail::get_shared<json::object>(core_, std::move(key), shared_reader<json::object>(),
+                                            std::move(options));
+}
+
+asio::awaitable<std::shared_ptr<const void>> AsyncPostgresCache::get_shared_as(
+    std::string key, detail::SharedReader reader, CallOptions options) {
+    return detail::get_shared<void>(core_, std::move(key), reader, std::move(options));
 }
 
 std::shared_ptr<const json::object> AsyncPostgresCache::peek(std::string_view key) const noexcept {
     return detail::peek(*core_, key);
+}
+
+std::shared_ptr<const void> AsyncPostgresCache::peek_as(std::string_view key,
+                                                        const std::type_info* type) const noexcept {
+    return detail::peek(*core_, key, type);
 }
 
 asio::awaitable<std::vector<std::optional<json::object>>> AsyncPostgresCache::get_raw_many(

@@ -68,16 +68,28 @@ bool PostgresCache::touch(std::string_view key, Duration ttl, const CallOptions&
 
 std::shared_ptr<const json::object> PostgresCache::get_shared(std::string_view key,
                                                               const CallOptions& options) {
+    return std::static_pointer_cast<const json::object>(
+        get_shared_as(key, shared_reader<json::object>(), options));
+}
+
+std::shared_ptr<const void> PostgresCache::get_shared_as(std::string_view key,
+                                                         detail::SharedReader reader,
+                                                         const CallOptions& options) {
     const CacheCore& cache = *core_->cache();
-    if (SharedObject object = find_shared(cache, key, options)) {
+    if (Shared object = find_shared(cache, key, reader, options)) {
         return object;
     }
-    const SharedLookUp look_up(cache, key);
+    const SharedLookUp look_up(cache, key, reader);
     return look_up.found(core_->perform(look_up.request(), options));
 }
 
 std::shared_ptr<const json::object> PostgresCache::peek(std::string_view key) const noexcept {
     return detail::peek(*core_->cache(), key);
+}
+
+std::shared_ptr<const void> PostgresCache::peek_as(std::string_view key,
+                                                   const std::type_info* type) const noexcept {
+    return detail::peek(*core_->cache(), key, type);
 }
 
 std::optional<std::string> PostgresCache::get_text(std::string_view key,

@@ -250,6 +250,29 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     asio::awaitable<std::shared_ptr<const json::object>> get_shared(std::string key,
                                                                     CallOptions options = {});
 
+    /// The same for a value of the caller's own type, which is converted once for all who ask.
+    ///
+    /// @tparam T as in get(); `json::value` and `json::object` too. Its destructor may run in any
+    ///           thread that calls the cache.
+    /// @param key       as in get_raw.
+    /// @param options   see CallOptions.
+    /// @returns the object that was made of the value, shared by all who ask for this type; else as
+    /// get_shared. Memory keeps one such object beside each value, that of the type asked for last,
+    /// and reckons that it takes as much as the JSON value. What get_or_create keeps is converted
+    /// when it is first asked for here.
+    /// @par Errors
+    /// As get().
+    /// @par Cancellation, Object lifetimes, Database effects
+    /// As get_shared.
+    template <class T>
+    asio::awaitable<std::shared_ptr<const T>> get_shared(std::string key,
+                                                         CallOptions options = {}) {
+        return detail::share_typed<T>([self = *this, key = std::move(key),
+                                       options = std::move(options)](auto reader) mutable {
+            return self.get_shared_as(std::move(key), reader, std::move(options));
+        });
+    }
+
     /// Looks up the value of a key in the memory of the process and nowhere else.
     ///
     /// @param key any text.
@@ -261,6 +284,17 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// @par Executor and threads
     /// Any thread at any time. Readers share no lock, and nothing is allocated.
     [[nodiscard]] std::shared_ptr<const json::object> peek(std::string_view key) const noexcept;
+
+    /// The same for an object of the caller's own type.
+    ///
+    /// @returns the object that `get_shared<T>` keeps; null where memory has none of this type,
+    /// also if it has the value.
+    /// @par Errors, Executor and threads
+    /// As peek.
+    template <class T>
+    [[nodiscard]] std::shared_ptr<const T> peek(std::string_view key) const noexcept {
+        return detail::peek_typed<T>(*this, key);
+    }
 
     /// Stores JSON text under a key; the server parses it.
     ///
@@ -1001,8 +1035,17 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     [[nodiscard]] std::optional<PoolStatistics> pool_statistics() const;
 
   private:
+    template <class T, class Cache>
+    friend std::shared_ptr<const T> detail::peek_typed(const Cache& cache,
+                                                       std::string_view key) noexcept;
+
     asio::awaitable<bool> get_into(std::string key, detail::ValueReader reader,
                                    CallOptions options);
+    asio::awaitable<std::shared_ptr<const void>> get_shared_as(std::string key,
+                                                               detail::SharedReader reader,
+                                                               CallOptions options);
+    std::shared_ptr<const void> peek_as(std::string_view key,
+                                        const std::type_info* type) const noexcept;
     asio::awaitable<void> put_value(std::string key, const json::value& value, Duration ttl,
                                     PutOptions options);
     asio::awaitable<bool> put_value_if_absent(std::string key, const json::value& value,

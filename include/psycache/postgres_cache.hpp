@@ -88,8 +88,19 @@ class PSYCACHE_EXPORT PostgresCache {
     /// @see AsyncPostgresCache::get_shared.
     std::shared_ptr<const json::object> get_shared(std::string_view key,
                                                    const CallOptions& options = {});
+    /// @see AsyncPostgresCache::get_shared.
+    template <class T>
+    std::shared_ptr<const T> get_shared(std::string_view key, const CallOptions& options = {}) {
+        return std::static_pointer_cast<const T>(
+            get_shared_as(key, detail::shared_reader<T>(), options));
+    }
     /// @see AsyncPostgresCache::peek.
     [[nodiscard]] std::shared_ptr<const json::object> peek(std::string_view key) const noexcept;
+    /// @see AsyncPostgresCache::peek.
+    template <class T>
+    [[nodiscard]] std::shared_ptr<const T> peek(std::string_view key) const noexcept {
+        return detail::peek_typed<T>(*this, key);
+    }
     /// @see AsyncPostgresCache::get_text.
     std::optional<std::string> get_text(std::string_view key, const CallOptions& options = {});
     /// @see AsyncPostgresCache::put_text.
@@ -299,7 +310,15 @@ class PSYCACHE_EXPORT PostgresCache {
     bool drain(Duration timeout);
 
   private:
+    template <class T, class Cache>
+    friend std::shared_ptr<const T> detail::peek_typed(const Cache& cache,
+                                                       std::string_view key) noexcept;
+
     void get_into(std::string_view key, detail::ValueReader reader, const CallOptions& options);
+    std::shared_ptr<const void> get_shared_as(std::string_view key, detail::SharedReader reader,
+                                              const CallOptions& options);
+    std::shared_ptr<const void> peek_as(std::string_view key,
+                                        const std::type_info* type) const noexcept;
     void put_value(std::string_view key, const json::value& value, Duration ttl,
                    const PutOptions& options);
     bool put_value_if_absent(std::string_view key, const json::value& value, Duration ttl,

@@ -8,11 +8,13 @@
 #include <boost/json/value_to.hpp>
 #include <boost/mp11/algorithm.hpp>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -282,6 +284,21 @@ struct ValueReader {
     std::string (*read)(void* into, std::size_t place, json::value&& value);
 };
 
+inline constexpr const char* is_no_object =
+    "the stored value cannot be read: it is JSON, but no object";
+
+/// @param make gets the T that was made of a value. @returns what is wrong; "" if nothing is.
+template <class T, class Make>
+std::string convert(const json::value& value, Make make) {
+    auto converted = json::try_value_to<T>(value);
+    if (converted.has_error()) {
+        return "the stored value cannot be read as the type that was asked for: " +
+               mismatch<T>(value, Place());
+    }
+    make(std::move(*converted));
+    return {};
+}
+
 /// Makes a T of a value. @returns what is wrong; "" if nothing is.
 template <class T>
 std::string read_value(json::value&& value, std::optional<T>& into) {
@@ -290,18 +307,59 @@ std::string read_value(json::value&& value, std::optional<T>& into) {
         into.emplace(std::move(value));
     } else if constexpr (std::is_same_v<T, json::object>) {
         if (!value.is_object()) {
-            return "the stored value cannot be read: it is JSON, but no object";
+            return is_no_object;
         }
         into.emplace(std::move(value.get_object()));
     } else {
-        auto converted = json::try_value_to<T>(value);
-        if (converted.has_error()) {
-            return "the stored value cannot be read as the type that was asked for: " +
-                   mismatch<T>(value, Place());
-        }
-        into.emplace(std::move(*converted));
+        return convert<T>(value, [&](T&& made) { into.emplace(std::move(made)); });
     }
     return {};
+}
+
+/// Makes an object that is shared of a value that is.
+struct SharedReader {
+    const std::type_info* type;  ///< null where it is a part of the value itself
+    std::size_t size;            ///< of the type
+    /// @returns what is wrong with the value; "" if nothing is.
+    std::string (*read)(const std::shared_ptr<const json::value>& value,
+                        std::shared_ptr<const void>& into);
+};
+
+template <class T>
+std::string read_shared(const std::shared_ptr<const json::value>& value,
+                        std::shared_ptr<const void>& into) {
+    if constexpr (!check_readable<T>()) {
+    } else if constexpr (std::is_same_v<T, json::value>) {
+        into = value;
+    } else if constexpr (std::is_same_v<T, json::object>) {
+        if (!value->is_object()) {
+            return is_no_object;
+        }
+        into = std::shared_ptr<const void>(value, &value->get_object());
+    } else {
+        return convert<T>(*value,
+                          [&](T&& made) { into = std::make_shared<const T>(std::move(made)); });
+    }
+    return {};
+}
+
+template <class T>
+SharedReader shared_reader() noexcept {
+    static_assert(std::is_same_v<T, std::remove_cvref_t<T>>);
+    constexpr bool is_json = std::is_same_v<T, json::value> || std::is_same_v<T, json::object>;
+    return {is_json ? nullptr : &typeid(T), sizeof(T), &read_shared<T>};
+}
+
+/// @returns what the memory of a cache has of a type.
+template <class T, class Cache>
+std::shared_ptr<const T> peek_typed(const Cache& cache, std::string_view key) noexcept {
+    if constexpr (!check_readable<T>()) {
+    } else if constexpr (std::is_same_v<T, json::object>) {
+        return cache.peek(key);
+    } else {
+        return std::static_pointer_cast<const T>(cache.peek_as(key, shared_reader<T>().type));
+    }
+    return nullptr;
 }
 
 /// Where the value of one key goes.
@@ -385,6 +443,12 @@ asio::awaitable<std::optional<T>> read_typed(Start start) {
     auto call = start(reader_of(value));
     co_await std::move(call);
     co_return value;
+}
+/// The same for an object that is shared.
+template <class T, class Start>
+asio::awaitable<std::shared_ptr<const T>> share_typed(Start start) {
+    auto call = start(shared_reader<T>());
+    co_return std::static_pointer_cast<const T>(co_await std::move(call));
 }
 template <class T, class Start>
 asio::awaitable<std::optional<EntryView<T>>> read_entry(Start start) {

@@ -31,7 +31,8 @@ NearCache::Ticket NearCache::begin(std::string_view key) {
     return Ticket{store_.mark(key), Clock::now()};
 }
 
-void NearCache::keep(const Ticket& ticket, std::string_view key, Value value, Duration left) {
+void NearCache::keep(const Ticket& ticket, std::string_view key, Value value, Duration left,
+                     Object object) {
     if (Clock::now().time_since_epoch().count() >= serve_until_.load(std::memory_order_acquire) ||
         left <= Duration::zero() || forked()) {
         return;
@@ -41,7 +42,7 @@ void NearCache::keep(const Ticket& ticket, std::string_view key, Value value, Du
     const TimePoint expires = left >= max_ttl ? TimePoint::max() : ticket.since + left;
     const TimePoint usable_until =
         ticket.since + Duration(max_age_.load(std::memory_order_relaxed));
-    store_.fill(ticket.mark, key, std::move(value), expires, usable_until);
+    store_.fill(ticket.mark, key, std::move(value), expires, usable_until, std::move(object));
 }
 
 void NearCache::forget(std::string_view key) noexcept {

@@ -32,6 +32,7 @@ namespace psycache::detail {
 class NearCache : public std::enable_shared_from_this<NearCache> {
   public:
     using Value = NearStore::Value;
+    using Object = NearStore::Object;
     using Found = NearStore::Found;
 
     /// A look-up that is about to be sent.
@@ -52,14 +53,15 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
     NearCache(const NearCacheOptions& options, std::string table,
               std::shared_ptr<const Observers> observers, std::optional<Place> place);
 
-    /// @returns the value of a key, or nothing. Any thread.
-    Found find(std::string_view key) noexcept {
+    /// @returns the value of a key, or the object of it that would do instead, or neither. Any
+    /// thread.
+    Found find(std::string_view key, const std::type_info* wanted = nullptr) noexcept {
         const TimePoint now = Clock::now();
         if (now.time_since_epoch().count() >= serve_until_.load(std::memory_order_acquire) ||
             forked()) {
             return Found();
         }
-        return store_.find(key, now);
+        return store_.find(key, now, wanted);
     }
 
     /// Starts the listener, if there is to be one and it does not run.
@@ -72,7 +74,14 @@ class NearCache : public std::enable_shared_from_this<NearCache> {
     /// A look-up of the table is about to begin, whose answer may be kept. Starts the listener.
     Ticket begin(std::string_view key);
     /// What it has found. @param left until the entry expires, by the server; no_expiry for never.
-    void keep(const Ticket& ticket, std::string_view key, Value value, Duration left);
+    void keep(const Ticket& ticket, std::string_view key, Value value, Duration left,
+              Object object = {});
+    /// What was made of a value that was found.
+    void keep_object(std::string_view key, const Value& value, Object object) noexcept {
+        if (!forked()) {
+            store_.keep_object(key, value, std::move(object));
+        }
+    }
 
     /// A key has been written, or may have been.
     void forget(std::string_view key) noexcept;

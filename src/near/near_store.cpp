@@ -7,10 +7,10 @@
 #include <cstring>
 #include <mutex>
 #include <new>
-#include <thread>
 #include <utility>
 
 #include "core/key_hash.hpp"
+#include "near/reader_slot.hpp"
 #include "values/json_memory.hpp"
 
 namespace psycache::detail {
@@ -36,44 +36,6 @@ std::size_t stripe_of(std::uint64_t hash) noexcept {
     return static_cast<std::size_t>(hash >> 12) % stripes;
 }
 
-/// A count that one thread at a time changes, and others look at meanwhile.
-using Count = std::atomic<std::uint64_t>;
-void increment(Count& count, std::uint64_t by = 1) noexcept {
-    count.store(count.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
-}
-
-constexpr std::size_t cache_line = 64;
-constexpr std::size_t reader_slots = 16;
-
-/// The lock of the readers that share a slot, in a cache line of its own.
-struct alignas(cache_line) ReaderSlot {
-    std::atomic<bool> taken{false};
-    Count hits{0};
-    Count misses{0};
-
-    void lock() noexcept {
-        for (unsigned tries = 0; taken.exchange(true, std::memory_order_acquire); ++tries) {
-            while (taken.load(std::memory_order_relaxed)) {
-                // Who holds it may wait for this processor.
-                if (++tries > 100) {
-                    std::this_thread::yield();
-                }
-            }
-        }
-    }
-    void unlock() noexcept { taken.store(false, std::memory_order_release); }
-};
-
-std::size_t slot_of_this_thread() noexcept {
-    static std::atomic<unsigned> threads{0};
-    // Not initialised by a call: that would be checked for each time.
-    constinit static thread_local unsigned number = 0;
-    if (number == 0) {
-        number = threads.fetch_add(1, std::memory_order_relaxed) % reader_slots + 1;
-    }
-    return number - 1;
-}
-
 struct IdentityHash {
     using is_avalanching = void;
     std::size_t operator()(std::uint64_t hash) const noexcept {
@@ -93,6 +55,7 @@ struct NearStore::Node {
     TimePoint ends;
     TimePoint expires;
     Value value;
+    Object object;
     std::size_t key_size;
     std::atomic<bool> visited{false};
 
@@ -104,22 +67,27 @@ struct NearStore::Node {
     };
     using Owner = std::unique_ptr<Node, Delete>;
 
-    static Owner make(std::uint64_t hash, std::string_view key, Value value, TimePoint expires,
-                      TimePoint usable_until, std::size_t bytes) {
+    static Owner make(std::uint64_t hash, std::string_view key, Value value, Object object,
+                      TimePoint expires, TimePoint usable_until, std::size_t bytes) {
         void* memory = ::operator new(sizeof(Node) + key.size());
         auto* node = new (memory) Node{.hash = hash,
                                        .bytes = bytes,
                                        .ends = std::min(expires, usable_until),
                                        .expires = expires,
                                        .value = std::move(value),
+                                       .object = std::move(object),
                                        .key_size = key.size()};
         key.copy(node->key_bytes(), key.size());
         return Owner(node);
     }
 
-    static std::size_t bytes_for(std::string_view key, const boost::json::value& value) noexcept {
-        constexpr std::size_t counted = sizeof(boost::json::value) + 2 * sizeof(void*);
-        return malloc_bytes(sizeof(Node) + key.size()) + malloc_bytes(counted) + heap_bytes(value);
+    static std::size_t bytes_for(std::string_view key, const boost::json::value& value,
+                                 const Object& object) noexcept {
+        constexpr std::size_t counted = 2 * sizeof(void*);
+        const std::size_t heap = heap_bytes(value);
+        const std::size_t made = object.object ? malloc_bytes(object.size + counted) + heap : 0;
+        return malloc_bytes(sizeof(Node) + key.size()) + malloc_bytes(sizeof(value) + counted) +
+               heap + made;
     }
 
     char* key_bytes() noexcept { return static_cast<char*>(static_cast<void*>(this + 1)); }
@@ -153,7 +121,8 @@ class NearStore::Shard {
     void set_budget(std::size_t bytes) noexcept { budget_ = bytes; }
     bool fits(std::size_t bytes) const noexcept { return bytes <= budget_ / 2; }
 
-    Found find(std::uint64_t hash, std::string_view key, TimePoint now) noexcept {
+    Found find(std::uint64_t hash, std::string_view key, TimePoint now,
+               const std::type_info* wanted) noexcept {
         Found found{};
         ReaderSlot& slot = slots_[slot_of_this_thread()];
         const std::lock_guard lock(slot);
@@ -165,7 +134,12 @@ class NearStore::Shard {
                 if (!node.visited.load(std::memory_order_relaxed)) {
                     node.visited.store(true, std::memory_order_relaxed);
                 }
-                found.value = node.value;
+                if (wanted != nullptr && node.object.type != nullptr &&
+                    *node.object.type == *wanted) {
+                    found.object = node.object.object;
+                } else {
+                    found.value = node.value;
+                }
                 found.expires = node.expires;
                 increment(slot.hits);
                 return found;
@@ -194,6 +168,25 @@ class NearStore::Shard {
         }
         store(node, replaced, garbage);
         return true;
+    }
+
+    /// @param bytes what the entry takes with the object.
+    void keep_object(std::uint64_t hash, const Value& value, Object object,
+                     std::size_t bytes) noexcept {
+        Garbage garbage;
+        Garbage evicted;
+        const std::lock_guard lock(mutex_);
+        const auto place = index_.find(hash);
+        if (place == index_.end() || place->second->value != value || !fits(bytes)) {
+            return;
+        }
+        Node* const node = place->second;
+        bytes_ = bytes_ - node->bytes + bytes;
+        node->bytes = bytes;
+        make_room(node, index_bytes(index_), evicted);
+        const AllReaders readers(*this);
+        std::swap(node->object, object);
+        erase(evicted, index_);
     }
 
     void forget(std::uint64_t hash) noexcept {
@@ -294,14 +287,7 @@ class NearStore::Shard {
             replace(old, node);
             node->visited.store(true, std::memory_order_relaxed);
         }
-        const std::size_t its_bytes = index_bytes(renews_index ? other : index_);
-        while (bytes_ + its_bytes > budget_) {
-            Node* victim = evict(node);
-            if (victim == nullptr) {
-                break;
-            }
-            evicted.add(victim);
-        }
+        make_room(node, index_bytes(renews_index ? other : index_), evicted);
         if (old == nullptr) {
             append(node);
         }
@@ -309,9 +295,7 @@ class NearStore::Shard {
         // What is new goes first: erasing takes from the room that there is without allocating.
         const auto change = [&](Index& index) {
             index[node->hash] = node;
-            for (Node* victim = evicted.first; victim != nullptr; victim = victim->newer) {
-                index.erase(victim->hash);
-            }
+            erase(evicted, index);
         };
         if (renews_index) {
             other.insert(index_.begin(), index_.end());
@@ -343,6 +327,23 @@ class NearStore::Shard {
         unlink(node);
         garbage.add(node);
         return true;
+    }
+
+    /// Takes entries from the list until the others fit.
+    void make_room(const Node* spared, std::size_t index_bytes, Garbage& evicted) noexcept {
+        while (bytes_ + index_bytes > budget_) {
+            Node* const victim = evict(spared);
+            if (victim == nullptr) {
+                return;
+            }
+            evicted.add(victim);
+        }
+    }
+
+    static void erase(const Garbage& evicted, Index& index) noexcept {
+        for (const Node* victim = evicted.first; victim != nullptr; victim = victim->newer) {
+            index.erase(victim->hash);
+        }
     }
 
     /// Takes the next entry by SIEVE from the list. @returns null where @p spared is the only one.
@@ -432,9 +433,10 @@ NearStore::Shard& NearStore::shard_of(std::uint64_t hash) const noexcept {
     return shards_[bits_for_shard(hash) & (shard_count_ - 1)];
 }
 
-NearStore::Found NearStore::find(std::string_view key, TimePoint now) noexcept {
+NearStore::Found NearStore::find(std::string_view key, TimePoint now,
+                                 const std::type_info* wanted) noexcept {
     const std::uint64_t hash = key_hash(key);
-    return shard_of(hash).find(hash, key, now);
+    return shard_of(hash).find(hash, key, now, wanted);
 }
 
 NearStore::Mark NearStore::mark(std::string_view key) const noexcept {
@@ -443,14 +445,25 @@ NearStore::Mark NearStore::mark(std::string_view key) const noexcept {
 }
 
 bool NearStore::fill(const Mark& mark, std::string_view key, Value value, TimePoint expires,
-                     TimePoint usable_until) {
+                     TimePoint usable_until, Object object) {
     Shard& shard = shard_of(mark.hash);
-    const std::size_t bytes = Node::bytes_for(key, *value);
+    std::size_t bytes = Node::bytes_for(key, *value, object);
+    if (!shard.fits(bytes)) {
+        object = Object();
+        bytes = Node::bytes_for(key, *value, object);
+    }
     Node::Owner node;
     if (shard.fits(bytes)) {
-        node = Node::make(mark.hash, key, std::move(value), expires, usable_until, bytes);
+        node = Node::make(mark.hash, key, std::move(value), std::move(object), expires,
+                          usable_until, bytes);
     }
     return shard.fill(mark, generation_, std::move(node));
+}
+
+void NearStore::keep_object(std::string_view key, const Value& value, Object object) noexcept {
+    const std::uint64_t hash = key_hash(key);
+    const std::size_t bytes = Node::bytes_for(key, *value, object);
+    shard_of(hash).keep_object(hash, value, std::move(object), bytes);
 }
 
 void NearStore::forget(std::uint64_t hash) noexcept {

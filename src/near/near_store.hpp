@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <typeinfo>
 
 #include "core/clock.hpp"
 
@@ -21,8 +22,18 @@ class NearStore {
     /// It uses the default memory resource, and make_shared made it: its memory is reckoned so.
     using Value = std::shared_ptr<const boost::json::value>;
 
+    /// What an application has made of a value, to be kept beside it.
+    struct Object {
+        std::shared_ptr<const void> object;  ///< null: none
+        const std::type_info* type;          ///< whose address stays as it is
+        std::size_t size;                    ///< that of the type itself
+    };
+
+    /// With neither a value nor an object it is a miss.
     struct Found {
-        Value value;        ///< null: a miss
+        Value value;
+        std::shared_ptr<const void>
+            object;         ///< of the type that was wanted; then there is no value
         TimePoint expires;  ///< when its row ends at the latest; max() for none
     };
 
@@ -50,18 +61,25 @@ class NearStore {
     ~NearStore();
 
     /// Counts a hit or a miss. Does not find what has passed its `expires` or `usable_until`.
-    Found find(std::string_view key, TimePoint now) noexcept;
+    /// @param wanted the type of the object that would do instead of the value; may be null.
+    Found find(std::string_view key, TimePoint now,
+               const std::type_info* wanted = nullptr) noexcept;
 
     Mark mark(std::string_view key) const noexcept;
 
     /// Stores a value, in place of the one that the key has.
-    /// @param value not null.
+    /// @param value  not null.
+    /// @param object reckoned to take as much as the value does.
     /// @returns whether it was stored. It is not if the key was forgotten since the mark (or
     /// another one with which it shares a counter), or if it takes more than half of its shard;
     /// then the value that it was to replace is dropped.
     /// @throws std::bad_alloc; then nothing has changed.
     bool fill(const Mark& mark, std::string_view key, Value value, TimePoint expires,
-              TimePoint usable_until);
+              TimePoint usable_until, Object object = {});
+
+    /// Keeps an object beside a value that was found, in place of the one that is there, if the
+    /// entry still has that value and there is room.
+    void keep_object(std::string_view key, const Value& value, Object object) noexcept;
 
     /// Drops the entry of a key with this hash and voids its marks.
     void forget(std::uint64_t hash) noexcept;

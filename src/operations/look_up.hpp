@@ -71,15 +71,49 @@ struct LookUpOne : GetOne {
     }
 };
 
-/// The same for one who shares the value, which must be an object.
+/// Lets the caller's type read a value. @returns why it cannot.
+inline Failure read_shared(const SharedReader& reader,
+                           const std::shared_ptr<const boost::json::value>& value,
+                           std::shared_ptr<const void>& into) {
+    std::string wrong = reader.read(value, into);
+    return wrong.empty() ? Failure() : Failure(Errc::unreadable_value, std::move(wrong));
+}
+
+/// What was found of a key, to be shared.
+struct FoundShared {
+    Sight sight;
+    std::shared_ptr<const boost::json::value> value;  ///< null if it is not live
+    std::shared_ptr<const void> object;               ///< what the caller's type is made of it
+};
+
+/// The same for one who shares the value.
 struct GetShared : LookUpOne {
-    using LookUpOne::LookUpOne;
+    using Value = FoundShared;
     static constexpr std::string_view name = "get_shared";
 
-    static Failure read(CallSpan calls) {
-        const auto& call = static_cast<const LookUpCall&>(*calls.front());
-        return call.value && !call.value->is_object() ? no_object_failure() : Failure();
+    GetShared(std::string its_key, const SharedReader& reader)
+        : LookUpOne(std::move(its_key)), reader_(reader) {}
+
+    Failure read(CallSpan calls) {
+        auto& call = static_cast<LookUpCall&>(*calls.front());
+        if (!call.value) {
+            return Failure();
+        }
+        found_.value = std::make_shared<const boost::json::value>(std::move(*call.value));
+        return read_shared(reader_, found_.value, found_.object);
     }
+    Value value(CallSpan calls, Counts& counts, Spans<Span>& spans) {
+        found_.sight = static_cast<LookUpCall&>(told_of(*calls.front(), counts, spans)).sight;
+        return std::move(found_);
+    }
+    static Value outage(Counts& counts) {
+        ++counts.outage_misses;
+        return FoundShared{Sight{.state = Sight::State::out_of_reach}, nullptr, nullptr};
+    }
+
+  private:
+    SharedReader reader_;
+    FoundShared found_;
 };
 
 /// The same without a span and without counting it: a load waits for what another process stores.

@@ -1,5 +1,7 @@
 // Entries kept in memory: who is answered from there, who changes what, and when nothing is.
 
+#include <atomic>
+#include <boost/describe.hpp>
 #include <catch2/catch.hpp>
 #include <functional>
 #include <memory>
@@ -30,6 +32,47 @@ CacheOptions near_options(const TestSchema& schema,
     return options;
 }
 
+/// A number that counts how often it was made of JSON.
+struct Counted {
+    std::int64_t n = 0;
+    static inline std::atomic<int> made{0};
+
+    friend Counted tag_invoke(const json::value_to_tag<Counted>& /*tag*/, const json::value& from) {
+        ++made;
+        return Counted{from.at("n").as_int64()};
+    }
+};
+struct Page {
+    std::int64_t n = 0;
+};
+BOOST_DESCRIBE_STRUCT(Page, (), (n))
+
+/// Both kinds of cache, for what differs by type.
+class Pair {
+  public:
+    explicit Pair(const CacheOptions& options)
+        : async_(context_.get_executor(), server_pool(), options),
+          blocking_(server_pool(), options) {}
+
+    template <class T>
+    std::shared_ptr<const T> get_shared(bool blocking, const std::string& key) {
+        return blocking ? blocking_.get_shared<T>(key)
+                        : run_coro(context_, async_.get_shared<T>(key));
+    }
+    template <class T>
+    std::shared_ptr<const T> peek(bool blocking, const std::string& key) const {
+        return blocking ? blocking_.peek<T>(key) : async_.peek<T>(key);
+    }
+    CacheStatistics statistics(bool blocking) const {
+        return blocking ? blocking_.statistics() : async_.statistics();
+    }
+
+  private:
+    asio::io_context context_;
+    AsyncPostgresCache async_;
+    PostgresCache blocking_;
+};
+
 /// A cache in memory that hears of changes all the time, called by the test's thread.
 class NearUser {
   public:
@@ -45,6 +88,7 @@ class NearUser {
     virtual CacheStatistics statistics() = 0;
     virtual PoolStatistics pool_statistics() = 0;
     virtual bool drain() = 0;
+    virtual void warm_up() = 0;
 
     bool listens() { return statistics().near_cache->listening; }
     /// Gets the key until it is in memory. @returns whether that was in time.
@@ -79,6 +123,7 @@ class AsyncNearUser final : public NearUser {
     CacheStatistics statistics() override { return cache_.statistics(); }
     PoolStatistics pool_statistics() override { return *cache_.pool_statistics(); }
     bool drain() override { return threads_.run(cache_.drain(10s)); }
+    void warm_up() override { threads_.run(cache_.warm_up()); }
 
   private:
     Threads threads_;
@@ -88,7 +133,6 @@ class AsyncNearUser final : public NearUser {
 class BlockingNearUser final : public NearUser {
   public:
     BlockingNearUser(PoolOptions pool, CacheOptions options)
-    virtual void warm_up() = 0;
         : cache_(std::move(pool), std::move(options)) {}
 
     Shared get_shared(const std::string& key) override { return cache_.get_shared(key); }
@@ -102,6 +146,7 @@ class BlockingNearUser final : public NearUser {
     CacheStatistics statistics() override { return cache_.statistics(); }
     PoolStatistics pool_statistics() override { return *cache_.pool_statistics(); }
     bool drain() override { return cache_.drain(10s); }
+    void warm_up() override { cache_.warm_up(); }
 
   private:
     PostgresCache cache_;
@@ -123,7 +168,6 @@ TEST_CASE("What is shared is asked of the server where there is no near cache") 
     const auto cache = make_cache(flavour, schema);
     CHECK(cache->get_shared("key") == nullptr);
     cache->put("key", numbered(1), 1h);
-    void warm_up() override { threads_.run(cache_.warm_up()); }
     const Shared value = cache->get_shared("key");
     REQUIRE(value != nullptr);
     CHECK(*value == numbered(1));
@@ -146,7 +190,6 @@ TEST_CASE("Without a listener an entry is served from memory for max_age") {
     const Shared second = cache->get_shared("key");
     const Shared third = cache->peek("key");
     // A machine that stands still for so long has the answer from the server.
-    void warm_up() override { cache_.warm_up(); }
     if (Clock::now() - since < options.near_cache->max_age / 2) {
         CHECK(first == second);
         CHECK(first == third);
@@ -161,6 +204,72 @@ TEST_CASE("Without a listener an entry is served from memory for max_age") {
     CHECK(numbers.entries == 1);
     CHECK(numbers.bytes > 0);
     CHECK_FALSE(numbers.listening);
+}
+
+TEST_CASE("An object of the caller's type is made once and shared") {
+    const bool blocking = GENERATE(false, true);
+    TestSchema schema;
+    schema.insert("key", "{\"n\": 1}");
+    schema.insert("list", "[1, 2]");
+    auto options = near_options(schema, Invalidation::none);
+    options.near_cache->max_age = 1h;
+    Pair caches(options);
+    Counted::made = 0;
+    CHECK(caches.peek<Counted>(blocking, "key") == nullptr);
+    const auto first = caches.get_shared<Counted>(blocking, "key");
+    REQUIRE(first != nullptr);
+    CHECK(first->n == 1);
+    CHECK(caches.get_shared<Counted>(blocking, "key") == first);
+    CHECK(caches.peek<Counted>(blocking, "key") == first);
+    CHECK(Counted::made == 1);
+    CHECK(caches.get_shared<Counted>(blocking, "nothing") == nullptr);
+
+    // The value is there too, and one of another type takes the object's place.
+    CHECK(*caches.get_shared<json::object>(blocking, "key") == numbered(1));
+    CHECK(*caches.get_shared<json::value>(blocking, "key") == numbered(1));
+    CHECK(caches.peek<json::object>(blocking, "key") != nullptr);
+    CHECK(*caches.peek<json::value>(blocking, "key") == numbered(1));
+    CHECK(caches.peek<Counted>(blocking, "key") == first);
+    CHECK(caches.get_shared<Page>(blocking, "key")->n == 1);
+    CHECK(caches.peek<Counted>(blocking, "key") == nullptr);
+    CHECK(caches.get_shared<Counted>(blocking, "key") != first);
+    CHECK(Counted::made == 2);
+    CHECK(caches.statistics(blocking).statements == 2);
+
+    // What was kept for one type is of no use to another that does not fit.
+    CHECK(*caches.get_shared<std::vector<int>>(blocking, "list") == std::vector<int>{1, 2});
+    const auto no_page = failure_of([&] { caches.get_shared<Page>(blocking, "list"); });
+    CHECK(no_page.code() == Errc::unreadable_value);
+    CHECK_THAT(no_page.what(), Catch::Contains("get_shared") && Catch::Contains("no object"));
+    CHECK(caches.statistics(blocking).errors == 1);
+    CHECK(caches.peek<std::vector<int>>(blocking, "list") != nullptr);
+    CHECK(caches.statistics(blocking).statements == 3);
+    // Nor is it where the table has to be asked.
+    schema.insert("text", "\"x\"");
+    const auto no_number = failure_of([&] { caches.get_shared<int>(blocking, "text"); });
+    CHECK(no_number.code() == Errc::unreadable_value);
+    CHECK(*caches.get_shared<std::string>(blocking, "text") == "x");
+}
+
+TEST_CASE("An object of the caller's type goes with its value") {
+    TestSchema schema(Table::notifying);
+    schema.insert("key", "{\"n\": 1}");
+    PostgresCache cache(server_pool(), near_options(schema));
+    const auto keeps = [&](std::int64_t n) {
+        return eventually([&] {
+            const auto shared = cache.get_shared<Page>("key");
+            return shared->n == n && cache.peek<Page>("key") == shared;
+        });
+    };
+    CHECK(keeps(1));
+    const auto old = cache.peek<Page>("key");
+    cache.put_raw("key", numbered(2), 1h);
+    CHECK(cache.peek<Page>("key") == nullptr);
+    CHECK(cache.get_shared<Page>("key")->n == 2);
+    CHECK(keeps(2));
+    schema.sql().exec("UPDATE " + schema.table() + " SET value = '{\"n\": 3}'");
+    CHECK(keeps(3));
+    CHECK((old == nullptr || old->n == 1));
 }
 
 TEST_CASE("What a cache writes is never served from its memory as it was before") {
@@ -288,6 +397,14 @@ TEST_CASE("What is in memory costs no statement, and outlives neither its row no
     CHECK(cache->get_shared("short") == nullptr);
 }
 
+TEST_CASE("A cache that is warmed up listens before its first call") {
+    TestSchema schema(Table::notifying);
+    const auto user = make_user(GENERATE(false, true), server_pool(), near_options(schema));
+    user->warm_up();
+    CHECK(eventually([&] { return user->listens(); }));
+    CHECK(user->statistics().statements == 0);
+}
+
 TEST_CASE("When the listener is lost nothing is served before changes are heard of again") {
     const bool blocking = GENERATE(false, true);
     TestSchema schema(Table::notifying);
@@ -397,14 +514,6 @@ TEST_CASE("The listener ends with its cache, by drain(), and when nobody asks me
         CHECK(cache->pool_statistics()->listening == 0);
         CHECK(cache->peek("key") == nullptr);
         CHECK(*run_coro(context, cache->get_shared("key")) == numbered(1));
-TEST_CASE("A cache that is warmed up listens before its first call") {
-    TestSchema schema(Table::notifying);
-    const auto user = make_user(GENERATE(false, true), server_pool(), near_options(schema));
-    user->warm_up();
-    CHECK(eventually([&] { return user->listens(); }));
-    CHECK(user->statistics().statements == 0);
-}
-
     }
 }
 

@@ -17,6 +17,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <typeinfo>
 #include <vector>
 
 #include "core/key_hash.hpp"
@@ -286,6 +287,79 @@ class Model {
 };
 
 }  // namespace
+
+TEST_CASE("An object that was made of a value is found instead of it by its type") {
+    NearStore store(plenty);
+    const auto value = make({{"a", 1}});
+    const auto number = std::make_shared<const int>(1);
+    const auto object_of = [](const std::shared_ptr<const int>& made) {
+        return NearStore::Object{made, &typeid(int), sizeof(int)};
+    };
+    const auto find = [&](const std::type_info* type) { return store.find("key", start, type); };
+    const bool at_once = GENERATE(false, true);
+    CAPTURE(at_once);
+    const auto before = [&] {
+        NearStore other(plenty);
+        REQUIRE(other.fill(other.mark("key"), "key", value, never, never));
+        return other.statistics().bytes;
+    }();
+    if (at_once) {
+        REQUIRE(store.fill(store.mark("key"), "key", value, never, never, object_of(number)));
+    } else {
+        REQUIRE(store.fill(store.mark("key"), "key", value, never, never));
+        CHECK(find(&typeid(int)).value == value);
+        store.keep_object("key", value, object_of(number));
+    }
+    CHECK(store.statistics().bytes >= before + sizeof(int) + heap_bytes(*value));
+    CHECK(find(&typeid(int)).object == number);
+    CHECK(find(&typeid(int)).value == nullptr);
+    CHECK(find(nullptr).value == value);
+    CHECK(find(nullptr).object == nullptr);
+    CHECK(find(&typeid(long)).value == value);
+    CHECK(find(&typeid(long)).object == nullptr);
+
+    // One of another type takes its place.
+    const auto text = std::make_shared<const std::string>("1");
+    store.keep_object("key", value, {text, &typeid(std::string), sizeof(std::string)});
+    CHECK(find(&typeid(std::string)).object == text);
+    CHECK(find(&typeid(int)).value == value);
+    CHECK(number.use_count() == 1);
+
+    // Neither that of a value which is there no more, nor that of a key which is not there.
+    put(store, "key", json::value{{"a", 2}});
+    CHECK(text.use_count() == 1);
+    store.keep_object("key", value, object_of(number));
+    store.keep_object("other", value, object_of(number));
+    CHECK(find(&typeid(int)).object == nullptr);
+    CHECK_FALSE(has(store, "other"));
+    store.forget(key_hash("key"));
+    CHECK(number.use_count() == 1);
+    CHECK(store.statistics().entries == 0);
+}
+
+TEST_CASE("Objects make others give way, and are not kept where there is no room for both") {
+    NearStore store(std::size_t{256} << 10);
+    const auto object = [] {
+        return NearStore::Object{std::make_shared<const int>(1), &typeid(int), sizeof(int)};
+    };
+    const auto value = make(json::string(60'000, 'x'));
+    const std::vector<std::string> keys{"a", "b", "c", "d"};
+    for (const std::string& key : keys) {
+        REQUIRE(store.fill(store.mark(key), key, value, never, never));
+    }
+    store.keep_object("d", value, object());
+    CHECK(store.find("d", start, &typeid(int)).object != nullptr);
+    CHECK_FALSE(has(store, "a"));
+    CHECK(store.statistics().evictions >= 1);
+    CHECK(store.statistics().bytes <= std::size_t{256} << 10);
+
+    const auto large = make(json::string(100'000, 'x'));
+    REQUIRE(store.fill(store.mark("e"), "e", large, never, never, object()));
+    CHECK(store.find("e", start, &typeid(int)).value == large);
+    store.keep_object("e", large, object());
+    CHECK(store.find("e", start, &typeid(int)).value == large);
+    CHECK(store.statistics().bytes <= std::size_t{256} << 10);
+}
 
 TEST_CASE("SIEVE chooses what is evicted") {
     // How many entries fit depends on what they and their index take; which ones go does not.
