@@ -15,7 +15,6 @@
 #include <array>
 #include <atomic>
 #include <boost/json/object.hpp>
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -24,6 +23,7 @@
 #include <memory>
 #include <new>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -33,6 +33,7 @@
 #include <psycache/psycache.hpp>
 
 #include "calls/measure.hpp"
+#include "numbers.hpp"
 
 namespace bench {
 namespace {
@@ -53,14 +54,7 @@ struct Options {
     unsigned terminate = 0;
 };
 
-struct Number {
-    std::string_view name;
-    unsigned Options::*field;
-    unsigned least;
-    unsigned most;
-    const char* meaning;
-};
-constexpr std::array<Number, 6> numbers{{
+constexpr Number<Options> numbers[] = {
     {"--seconds", &Options::seconds, 1, 86'400, "how long"},
     {"--keys", &Options::keys, 1, most_keys, "of each writer"},
     {"--readers", &Options::readers, 1, 64, "threads"},
@@ -68,35 +62,7 @@ constexpr std::array<Number, 6> numbers{{
     {"--max-staleness", &Options::max_staleness, 20, 60'000, "ms of NearCacheOptions"},
     {"--terminate", &Options::terminate, 0, 60'000,
      "ms after which the listener's session is ended, again and again; 0 for never"},
-}};
-
-class Usage : public std::invalid_argument {
-  public:
-    using std::invalid_argument::invalid_argument;
 };
-
-Options options_of(int count, char** words) {
-    Options options;
-    for (int i = 1; i < count; i += 2) {
-        const std::string_view name = words[i];
-        const auto* option =
-            std::find_if(numbers.begin(), numbers.end(),
-                         [&](const Number& number) { return number.name == name; });
-        if (option == numbers.end()) {
-            throw Usage("there is no option \"" + std::string(name) + '"');
-        }
-        const std::string_view text = i + 1 < count ? words[i + 1] : "";
-        unsigned number = 0;
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-        if (error != std::errc() || end != text.data() + text.size() || text.empty() ||
-            number < option->least || number > option->most) {
-            throw Usage(std::string(name) + " takes a whole number from " +
-                        std::to_string(option->least) + " to " + std::to_string(option->most));
-        }
-        options.*(option->field) = number;
-    }
-    return options;
-}
 
 /// What all processes know of a key.
 struct SharedKey {
@@ -402,12 +368,12 @@ int run(const Options& options) {
 
 int main(int count, char** words) {
     try {
-        return bench::run(bench::options_of(count, words));
+        bench::Options options;
+        bench::take_numbers(bench::numbers, std::span(words + 1, words + count), options);
+        return bench::run(options);
     } catch (const bench::Usage& usage) {
         std::fprintf(stderr, "bench_staleness: %s\nOptions:\n", usage.what());
-        for (const auto& option : bench::numbers) {
-            std::fprintf(stderr, "  %-16s %s\n", std::string(option.name).c_str(), option.meaning);
-        }
+        bench::show_numbers(bench::numbers);
         return 2;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "bench_staleness: %s\n", error.what());

@@ -20,7 +20,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
-#include <charconv>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -29,7 +28,7 @@
 #include <new>
 #include <optional>
 #include <random>
-#include <stdexcept>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +36,7 @@
 #include <psycache/async_postgres_cache.hpp>
 
 #include "calls/measure.hpp"
+#include "numbers.hpp"
 
 namespace bench {
 namespace {
@@ -66,14 +66,7 @@ struct Options {
     unsigned measured = 5000;
 };
 
-struct Number {
-    std::string_view name;
-    unsigned Options::*field;
-    unsigned least;
-    unsigned most;
-    const char* meaning;
-};
-constexpr std::array<Number, 10> numbers{{
+constexpr Number<Options> numbers[] = {
     {"--processes", &Options::processes, 1, most_processes, "that have a cache each"},
     {"--callers", &Options::callers, 1, 16'384, "coroutines of each process"},
     {"--keys", &Options::keys, 1, most_keys, "the n-th is wanted 1/n times as often as the first"},
@@ -84,48 +77,20 @@ constexpr std::array<Number, 10> numbers{{
     {"--early", &Options::early, 0, 1000, "hundredths of CreateOptions::early"},
     {"--warm-up", &Options::warm_up, 0, 60'000, "ms before anything is counted"},
     {"--measured", &Options::measured, 1, 60'000, "ms in which it is"},
-}};
-
-class Usage : public std::invalid_argument {
-  public:
-    using std::invalid_argument::invalid_argument;
 };
 
-unsigned number_of(const Number& option, const std::string& text) {
-    unsigned number = 0;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, number);
-    if (error != std::errc() || stop != end || number < option.least || number > option.most) {
-        throw Usage(std::string(option.name) + " takes a whole number from " +
-                    std::to_string(option.least) + " to " + std::to_string(option.most) +
-                    ", not \"" + text + '"');
-    }
-    return number;
-}
-
-Options options_of(const std::vector<std::string>& words) {
-    if (words.empty() || (words[0] != "by_hand" && words[0] != "get_or_create")) {
+Options options_of(std::span<char* const> words) {
+    const std::string_view way = words.empty() ? "" : words[0];
+    if (way != "by_hand" && way != "get_or_create") {
         throw Usage("the first argument is by_hand or get_or_create");
     }
     Options options;
-    options.by_hand = words[0] == "by_hand";
-    for (std::size_t i = 1; i < words.size(); i += 2) {
-        const std::string& name = words[i];
-        const auto* option =
-            std::find_if(numbers.begin(), numbers.end(),
-                         [&](const Number& number) { return number.name == name; });
-        if (option == numbers.end() && name != "--schema") {
-            throw Usage("there is no option \"" + name + '"');
-        }
-        if (i + 1 == words.size()) {
-            throw Usage(name + " takes a value");
-        }
-        if (option == numbers.end()) {
-            options.schema = words[i + 1];
-        } else {
-            options.*(option->field) = number_of(*option, words[i + 1]);
-        }
-    }
+    options.by_hand = way == "by_hand";
+    take_numbers(numbers, words.subspan(1), options,
+                 [&](std::string_view name, std::string_view text) {
+                     options.schema = text;
+                     return name == "--schema" && !text.empty();
+                 });
     if (options.by_hand && options.stale > 0) {
         throw Usage("--stale is for get_or_create: what is put by hand is never stale");
     }
@@ -382,10 +347,7 @@ Figures figures_of(const Options& options, const Shared& shared) {
 void print_usage() {
     std::fprintf(stderr,
                  "bench_stampede by_hand|get_or_create [--OPTION NUMBER...] [--schema NAME]\n");
-    for (const Number& option : numbers) {
-        std::fprintf(stderr, "  %-12s %s (%u)\n", option.name.data(), option.meaning,
-                     Options().*(option.field));
-    }
+    show_numbers(numbers);
 }
 
 }  // namespace
@@ -393,7 +355,7 @@ void print_usage() {
 
 int main(int argc, char** argv) {
     try {
-        const bench::Options options = bench::options_of({argv + 1, argv + argc});
+        const bench::Options options = bench::options_of(std::span(argv + 1, argv + argc));
         const char* dsn = std::getenv("PSYCACHE_TEST_DSN");
         dsn = dsn != nullptr ? dsn : std::getenv("PSYCACHE_DSN");
         if (dsn == nullptr) {
