@@ -23,33 +23,17 @@
 
 #include <psycache/psycache.hpp>
 
+#include "sql.hpp"
+
 namespace {
 
 namespace asio = boost::asio;
 namespace json = boost::json;
 using namespace std::chrono_literals;
+using bench::Sql;
 using Clock = std::chrono::steady_clock;
 
 const std::string schema = "psycache_bench_groups";
-
-class Sql {
-  public:
-    explicit Sql(const char* dsn) : connection_(PQconnectdb(dsn), PQfinish) {}
-    PGconn* native() const { return connection_.get(); }
-    /// @returns the first value of the answer, if there is one.
-    std::string exec(const std::string& sql) {
-        const std::unique_ptr<PGresult, void (*)(PGresult*)> result(
-            PQexec(connection_.get(), sql.c_str()), PQclear);
-        const auto status = PQresultStatus(result.get());
-        if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
-            throw std::runtime_error(PQresultErrorMessage(result.get()));
-        }
-        return PQntuples(result.get()) > 0 ? PQgetvalue(result.get(), 0, 0) : "";
-    }
-
-  private:
-    std::unique_ptr<PGconn, void (*)(PGconn*)> connection_;
-};
 
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();

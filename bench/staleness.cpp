@@ -6,7 +6,6 @@
 // bench_staleness [--OPTION NUMBER...] on the server of PSYCACHE_TEST_DSN or PSYCACHE_DSN, in a
 // schema of its own that it makes and drops.
 
-#include <libpq-fe.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +33,7 @@
 
 #include "calls/measure.hpp"
 #include "numbers.hpp"
+#include "sql.hpp"
 
 namespace bench {
 namespace {
@@ -84,40 +84,6 @@ Shared& make_shared_memory() {
     }
     return *new (memory) Shared;
 }
-
-std::string dsn() {
-    for (const char* name : {"PSYCACHE_TEST_DSN", "PSYCACHE_DSN"}) {
-        if (const char* value = std::getenv(name)) {
-            return value;
-        }
-    }
-    return "";
-}
-
-/// A plain connection.
-class Sql {
-  public:
-    Sql() : connection_(PQconnectdb(dsn().c_str())) {
-        if (PQstatus(connection_.get()) != CONNECTION_OK) {
-            throw std::runtime_error(PQerrorMessage(connection_.get()));
-        }
-        exec("SET client_min_messages = warning");
-    }
-    void exec(const std::string& sql) {
-        PGresult* const result = PQexec(connection_.get(), sql.c_str());
-        const auto status = PQresultStatus(result);
-        PQclear(result);
-        if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
-            throw std::runtime_error(PQerrorMessage(connection_.get()));
-        }
-    }
-
-  private:
-    struct Finish {
-        void operator()(PGconn* connection) const { PQfinish(connection); }
-    };
-    std::unique_ptr<PGconn, Finish> connection_;
-};
 
 psycache::CacheOptions cache_options() {
     psycache::CacheOptions options;
