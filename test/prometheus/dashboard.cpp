@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include <psycache/instrumentation/prometheus_statistics.hpp>
+
 #include "scrape.hpp"
 
 using namespace psycache;
@@ -68,9 +70,14 @@ std::set<std::string> metrics_in(const std::string& text) {
 std::map<std::string, std::string> exported() {
     Metered metered;
     touch_all(metered.feed());
-    const auto scrape = metered.scrape();
+    auto families = metered.scrape().families();
+    CacheStatistics statistics;
+    statistics.near_cache.emplace();
+    for (auto& family : PrometheusStatistics([&] { return statistics; }).Collect()) {
+        families.push_back(std::move(family));
+    }
     std::map<std::string, std::string> series;
-    for (const auto& family : scrape.families()) {
+    for (const auto& family : families) {
         if (family.type == prometheus::MetricType::Histogram) {
             for (const std::string suffix : {"_bucket", "_sum", "_count"}) {
                 series[family.name + suffix] = family.name;
