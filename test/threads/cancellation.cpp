@@ -597,7 +597,7 @@ void weather(Layout layout, bool rough, long calls) {
     constexpr long storms = 5;
     const long calls_each = calls / storms / user_count + 1;
     // A slow machine makes fewer.
-    const auto at_most = 15s * slowness * std::max(1L, calls_in_all() / usual_calls);
+    const auto at_most = 20s * std::max(1L, calls_in_all() / usual_calls);
     const auto descriptors = open_descriptors();
     {
         World world(layout, rough);
