@@ -221,18 +221,22 @@ TEST_CASE("Memory serves nothing too old while sessions end, stand still, or are
         return;
     }
     PrivateServer server;
-    init_db(server.dsn(), with_triggers());
+    const auto make_database = [&] { Psql(server.dsn()).exec("CREATE DATABASE cache"); };
+    make_database();
+    const std::string database = server.dsn({{"dbname", "cache"}});
+    init_db(database, with_triggers());
     Gate gate(server.port());
     gate.switch_on();
     PoolOptions pool;
     pool.dsn = server.tcp_dsn({{"port", gate.port()},
+                               {"dbname", "cache"},
                                {"application_name", "near"},
                                {"sslmode", "disable"},
                                {"gssencmode", "disable"}});
     pool.connect_timeout = 1s * slowness;
     pool.acquire_timeout = 2s * slowness;
     PostgresCache cache(pool, near_options());
-    Writer writer(server.dsn(), "psycache");
+    Writer writer(database, "psycache");
     Readers readers(cache, writer);
     CHECK(readers.hit_again());
 
@@ -267,16 +271,24 @@ TEST_CASE("Memory serves nothing too old while sessions end, stand still, or are
         {"the server is restarted", [&] { server.restart(); }},
         {"the triggers are gone for a while",
          [&] {
-             Psql sql(server.dsn());
+             Psql sql(database);
              sql.exec("DROP TRIGGER psycache_notify_update ON psycache");
              wait_twice();
-             init_db(server.dsn(), with_triggers());
+             init_db(database, with_triggers());
          }},
         {"the table is made anew",
          [&] {
              writer.forget();
-             Psql(server.dsn()).exec("DROP TABLE psycache");
-             init_db(server.dsn(), with_triggers());
+             Psql(database).exec("DROP TABLE psycache");
+             init_db(database, with_triggers());
+             writer.forget();
+         }},
+        {"the database is dropped and made anew",
+         [&] {
+             writer.forget();
+             Psql(server.dsn()).exec("DROP DATABASE cache WITH (FORCE)");
+             make_database();
+             init_db(database, with_triggers());
              writer.forget();
          }},
     };
