@@ -85,8 +85,7 @@ asio::awaitable<Result<std::uint64_t>> evict_batch(const CacheCore& core,
 asio::awaitable<Result<std::uint64_t>> evict_excess(const CacheCore& core,
                                                     std::shared_ptr<TableJob> job,
                                                     Duration patience) {
-    const Evict& evict = core.operations.evict;
-    if (!core.limits.any() || Clock::now() < evict.not_before.load()) {
+    if (!core.limits.any()) {
         co_return 0;
     }
     auto looking = look(core, job, patience);
@@ -111,14 +110,11 @@ asio::awaitable<Result<std::uint64_t>> evict_excess(const CacheCore& core,
         } else {
             left -= most;
             (*sight)->estimate.entries -= most;
-            (*sight)->shown = 0;
+            (*sight)->shown -= static_cast<std::int64_t>(most);
         }
     }
     if (!sight) {
         co_return sight.error();
-    }
-    if (total > 0 && *sight && !(*sight)->shows_at_once) {
-        evict.not_before = Clock::now() + Evict::lag;
     }
     co_return total;
 }

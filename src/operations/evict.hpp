@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 
-#include "core/clock.hpp"
 #include "operations/table.hpp"
 
 namespace psycache::detail {
@@ -49,14 +48,11 @@ inline std::uint64_t first_batch(const TableEstimate& estimate, std::uint64_t ex
 /// Deletes live entries where there are too many, those that expire soonest first. Rows that other
 /// transactions hold are skipped.
 struct Evict {
-    /// How long the statistics of a server that cannot be told to show them may be behind.
-    static constexpr Duration lag = std::chrono::seconds(10);
-
     explicit Evict(const Table& table)
         : entries(estimate(table.name, "0"), {}),
           entries_and_bytes(estimate(table.name, entry_bytes(table.name)), {}),
-          batch(one_batch(table.name, "count(*)"), {pg::Oid::int8, pg::Oid::int8}),
-          batch_shown(one_batch(table.name, "count(*), pg_stat_force_next_flush()"),
+          batch(one_batch(table.name, "0.55", "count(*)"), {pg::Oid::int8, pg::Oid::int8}),
+          batch_shown(one_batch(table.name, "0.01", "count(*), pg_stat_force_next_flush()"),
                       {pg::Oid::int8, pg::Oid::int8}) {}
 
     /// -> how many entries there are, -1 where that is not known of such a table; how many bytes
@@ -70,7 +66,6 @@ struct Evict {
     const pg::Statement batch_shown;  ///< the same, and the statistics show it when this has ended
 
     mutable std::atomic<bool> complained{false};  ///< that the table cannot be bounded
-    mutable std::atomic<TimePoint> not_before{TimePoint::min()};
 
   private:
     // Statistics are counted as changes are committed. Where they were lost, with a crash, the
@@ -100,13 +95,16 @@ struct Evict {
              quoted_literal(table), "), 1))::real))"});
     }
 
-    static std::string one_batch(std::string_view table, std::string_view told) {
+    // Another session commits, and lets go of the lock, before it shows what it has done: so one
+    // waits before it looks. A server that cannot be told to show it does so at the end of a
+    // statement if the last time was half a second ago.
+    static std::string one_batch(std::string_view table, std::string_view pause,
+                                 std::string_view told) {
         const std::string oid = quoted_literal(table) + "::regclass::oid";
-        // Another session commits, and lets go of the lock, before it shows what it has done.
         return concat(
             {"WITH turn AS MATERIALIZED (SELECT CASE WHEN"
              " pg_try_advisory_xact_lock(1886615905, ",
-             oid, "::int) THEN pg_sleep(0.01) IS NOT NULL AND pg_stat_get_live_tuples(", oid,
+             oid, "::int) THEN pg_sleep(", pause, ") IS NOT NULL AND pg_stat_get_live_tuples(", oid,
              ") >= $2 ELSE false END AS mine), gone AS (DELETE FROM ", table,
              " WHERE ctid = ANY(ARRAY(SELECT ctid FROM ", table,
              " WHERE (SELECT mine FROM turn) AND expires_at > statement_timestamp()"
