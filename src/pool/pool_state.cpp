@@ -4,6 +4,8 @@
 #include <iterator>
 #include <string>
 
+#include "core/sqlstate.hpp"
+
 namespace psycache::detail {
 
 PoolState::PoolState(const PoolOptions& options, unsigned seed)
@@ -193,8 +195,11 @@ PoolState::Waiters PoolState::open_failed(TimePoint began, const Failure& failur
     ++counters_.connect_failures;
     topping_up_ = false;
     // With connections open, the waiters get those as they come back; with another attempt under
-    // way, what becomes of that one.
-    return open_ == 0 && connecting_ <= 1 ? take_waiters() : Waiters();
+    // way, what becomes of that one. A session that was ended while it began says nothing against
+    // the next one.
+    const bool hopeless =
+        open_ == 0 && connecting_ <= 1 && !ends_session_unexecuted(failure.sqlstate);
+    return hopeless ? take_waiters() : Waiters();
 }
 
 PoolState::Waiters PoolState::connecting_lost() noexcept {

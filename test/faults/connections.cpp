@@ -1,6 +1,8 @@
 // The server is there, but refuses connections: too many of them, or a database that is missing.
 
 #include <catch2/catch.hpp>
+#include <future>
+#include <string>
 
 #include "faults/load.hpp"
 #include "faults/role.hpp"
@@ -106,6 +108,41 @@ TEST_CASE("A server without room for more connections serves those who have one"
     others.clear();
     CHECK(trial.load().works());
     trial.finish({Errc::connect_failed});
+}
+
+TEST_CASE("A session that is ended while it begins is begun anew, and no call fails") {
+    if (!PrivateServer::available()) {
+        return;
+    }
+    const auto flavour = OWN_CONNECTIONS();
+    CAPTURE(flavour);
+    PrivateServer server({"autovacuum = off"});
+    init_db(server.dsn());
+    Psql admin(server.dsn());
+    Psql observer(server.dsn());
+    PoolOptions pool;
+    pool.dsn = server.dsn();
+    pool.acquire_timeout = patience;
+    CacheOptions options;
+    options.timeout = patience;
+    auto cache = make_cache(flavour, options, pool);
+    // Every session reads this table before it is ready for its client.
+    admin.exec("BEGIN; LOCK TABLE pg_catalog.pg_db_role_setting");
+    auto call = std::async(std::launch::async,
+                           [&] { return failure_of([&] { cache->put("key", numbered(1), 1h); }); });
+    std::string ended = "0";
+    for (int i = 0; i < 3; ++i) {
+        const std::string begins =
+            " FROM pg_locks WHERE NOT granted AND relation = "
+            "'pg_db_role_setting'::regclass AND pid <> " +
+            ended;
+        REQUIRE(eventually([&] { return observer.number("SELECT count(*)" + begins) == 1; }));
+        ended = observer.value("SELECT pid" + begins);
+        observer.exec("SELECT pg_terminate_backend(" + ended + ")");
+    }
+    admin.exec("COMMIT");
+    CHECK_FALSE(call.get());
+    CHECK(cache->get("key") == numbered(1));
 }
 
 TEST_CASE("A database that is missing is found once it is made") {

@@ -184,6 +184,20 @@ TEST_CASE("a failed attempt answers those who wait, unless connections may come 
           std::string::npos);
 }
 
+TEST_CASE("those who wait stay when a session was ended while it began", "[pool_state]") {
+    PoolSite site(1);
+    const auto waiter = site.join();
+    REQUIRE(site.state.begin_connecting());
+    psycache::detail::Failure ended(Errc::connect_failed);
+    ended.sqlstate = "57P01";
+    CHECK(site.state.open_failed(the_start, ended, the_start).empty());
+    CHECK(site.state.statistics().connect_failures == 1);
+    // The same driver goes on, after a pause.
+    CHECK(site.state.next_attempt() > the_start);
+    ended.sqlstate = "57P03";
+    CHECK(site.state.open_failed(the_start, ended, the_start).size() == 1);
+}
+
 TEST_CASE("no caller waits for a server that refuses the role", "[pool_state]") {
     PoolSite site(1);
     const auto first = site.join();
