@@ -49,6 +49,13 @@ class SociTest {
     soci::connection_pool sessions;
 };
 
+/// Ends the server's sessions that fulfil a condition, and waits until they are gone.
+void end_sessions(TestSchema& schema, const std::string& condition) {
+    const std::string sessions = " FROM pg_stat_activity WHERE " + condition;
+    schema.sql().exec("SELECT pg_terminate_backend(pid)" + sessions);
+    REQUIRE(eventually([&] { return schema.sql().number("SELECT count(*)" + sessions) == 0; }));
+}
+
 }  // namespace
 
 TEST_CASE("A cache works on SOCI's sessions") {
@@ -139,8 +146,7 @@ TEST_CASE("SOCI sessions that have lost their connections are passed over") {
     SociTest soci_test(9);
     PostgresCache cache(soci_test.pool(), schema.cache_options());
     for (std::size_t i = 0; i < 8; ++i) {
-        schema.sql().exec("SELECT pg_terminate_backend(" +
-                          std::to_string(PQbackendPID(soci_test.native(i))) + ", 10000)");
+        end_sessions(schema, "pid = " + std::to_string(PQbackendPID(soci_test.native(i))));
         PQclear(PQexec(soci_test.native(i), "SELECT"));
         REQUIRE(PQstatus(soci_test.native(i)) == CONNECTION_BAD);
     }
@@ -184,9 +190,7 @@ TEST_CASE("When all SOCI sessions have lost their connections a call says so, un
         PostgresCache cache(std::make_shared<SociCachePool>(sessions), schema.cache_options());
         CHECK(cache.get_raw("key") == std::nullopt);
         schema.sql().exec("ALTER ROLE " + role + " NOLOGIN");
-        schema.sql().exec(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '" +
-            role + "'");
+        end_sessions(schema, "usename = '" + role + "'");
         for (int i = 0; i < 2; ++i) {
             const auto failure = failure_of([&] { cache.get_raw("key"); });
             CHECK(failure.code() == Errc::connect_failed);

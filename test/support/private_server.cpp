@@ -110,7 +110,7 @@ void run(const Command& command, const std::string& folder) {
 
 void make_cluster(const std::string& data, const std::string& folder) {
     run({programs() + "/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-         "--locale=C.UTF-8", "--no-sync", "--no-instructions", "--wal-segsize=1"},
+         "--locale=C.UTF-8", "--no-sync", "--wal-segsize=1"},
         folder);
 }
 
