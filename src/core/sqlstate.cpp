@@ -30,6 +30,9 @@ constexpr Meaning meanings[] = {
     {"53200", "the server is out of memory"},
     {"53300", "the server has too many connections"},
     {"55P03", "a lock was not available in time (lock_timeout)"},
+    {"54000",
+     "a limit of the server was exceeded (its queue of notifications is full, perhaps: see "
+     "pg_notification_queue_usage())"},
     {"57014", "the server cancelled the statement (statement_timeout, perhaps)"},
     {"57P01", "the server ended the session on an administrator's command"},
     {"57P02", "the server ended the session because of a crash"},

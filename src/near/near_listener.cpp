@@ -132,7 +132,12 @@ asio::awaitable<std::optional<NearListener::Ending>> NearListener::begin_to_list
     session_ = facts->integer(0, 2);
     hashes_agree_ = static_cast<std::uint64_t>(facts->integer(0, 3)) == key_hash(tested_key);
     changes_ = "psycache_" + std::to_string(table_);
-    auto listening = connection.execute_script("LISTEN " + changes_ + "; LISTEN " + proofs_, until);
+    // A queue of notifications that was full stays so when those who held it up have read on: the
+    // server looks after them only when it is asked for its usage.
+    auto listening =
+        connection.execute_script(concat({"LISTEN ", changes_, "; LISTEN ", proofs_,
+                                          "; SELECT pg_catalog.pg_notification_queue_usage()"}),
+                                  until);
     const pg::Answer listens = co_await std::move(listening);
     if (!listens) {
         co_return lose(listens.error().failure.cause);
