@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 namespace {
 
 char current_test[256];
+std::vector<std::string> failed_tests;
 
 extern "C" void out_of_time(int) {
     static const char text[] = "\nhangs: ";
@@ -33,7 +35,12 @@ class Watchdog : public Catch::TestEventListenerBase {
         std::signal(SIGALRM, out_of_time);
         ::alarm(limit());
     }
-    void testCaseEnded(const Catch::TestCaseStats&) override { ::alarm(0); }
+    void testCaseEnded(const Catch::TestCaseStats& stats) override {
+        ::alarm(0);
+        if (stats.totals.assertions.failed > 0) {
+            failed_tests.push_back(stats.testInfo.name);
+        }
+    }
 
   private:
     static unsigned limit() {
@@ -45,6 +52,24 @@ class Watchdog : public Catch::TestEventListenerBase {
     }
 };
 
+/// Becomes a process that runs only what has failed, PSYCACHE_TEST_RETRIES times: where one process
+/// runs hundreds of tests, a machine that stands still for a moment must not fail all of them.
+void run_failed_again(char* program) {
+    const char* text = std::getenv("PSYCACHE_TEST_RETRIES");
+    const long retries = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+    if (retries <= 0 || failed_tests.empty()) {
+        return;
+    }
+    ::setenv("PSYCACHE_TEST_RETRIES", std::to_string(retries - 1).c_str(), 1);
+    std::string tests;
+    for (const auto& name : failed_tests) {
+        tests += (tests.empty() ? "\"" : ",\"") + name + '"';
+    }
+    std::cout << "Running once more: " << tests << std::endl;
+    char* const arguments[] = {program, tests.data(), nullptr};
+    ::execv("/proc/self/exe", arguments);
+}
+
 }  // namespace
 
 CATCH_REGISTER_LISTENER(Watchdog)
@@ -53,5 +78,9 @@ int main(int argc, char** argv) {
     if (argc > 2 && std::string_view(argv[1]) == "--psycache-child") {
         return psycache::test::child_main(std::vector<std::string>(argv + 2, argv + argc));
     }
-    return Catch::Session().run(argc, argv);
+    const int result = Catch::Session().run(argc, argv);
+    if (result != 0) {
+        run_failed_again(argv[0]);
+    }
+    return result;
 }
