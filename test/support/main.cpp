@@ -15,6 +15,7 @@
 namespace {
 
 char current_test[256];
+std::size_t tests_run = 0;
 std::vector<std::string> failed_tests;
 
 extern "C" void out_of_time(int) {
@@ -37,6 +38,7 @@ class Watchdog : public Catch::TestEventListenerBase {
     }
     void testCaseEnded(const Catch::TestCaseStats& stats) override {
         ::alarm(0);
+        ++tests_run;
         if (stats.totals.assertions.failed > 0) {
             failed_tests.push_back(stats.testInfo.name);
         }
@@ -63,8 +65,15 @@ void run_failed_again(char* program) {
     ::setenv("PSYCACHE_TEST_RETRIES", std::to_string(retries - 1).c_str(), 1);
     std::string tests;
     for (const auto& name : failed_tests) {
-        tests += (tests.empty() ? "\"" : ",\"") + name + '"';
+        tests += tests.empty() ? "" : ",";
+        for (const char c : name) {
+            if (std::strchr("\\,[]\"", c) != nullptr) {
+                tests += '\\';
+            }
+            tests += c;
+        }
     }
+    ::setenv("PSYCACHE_TEST_AGAIN", std::to_string(failed_tests.size()).c_str(), 1);
     std::cout << "Running once more: " << tests << std::endl;
     char* const arguments[] = {program, tests.data(), nullptr};
     ::execv("/proc/self/exe", arguments);
@@ -79,6 +88,11 @@ int main(int argc, char** argv) {
         return psycache::test::child_main(std::vector<std::string>(argv + 2, argv + argc));
     }
     const int result = Catch::Session().run(argc, argv);
+    const char* again = std::getenv("PSYCACHE_TEST_AGAIN");
+    if (again != nullptr && std::to_string(tests_run) != again) {
+        std::cerr << "of the tests that have failed not all were run once more\n";
+        return 1;
+    }
     if (result != 0) {
         run_failed_again(argv[0]);
     }
