@@ -252,7 +252,8 @@ struct PSYCACHE_EXPORT CacheOptions {
     /// Between two cleanups the table may hold more.
     ///
     /// How many there are is taken from the server's statistics, which count committed changes and
-    /// may be some seconds behind, and are off by what changed during the last VACUUM or ANALYZE
+    /// may be some seconds behind (before PostgreSQL 15, until a session that has written does so
+    /// again), and are off by what changed during the last VACUUM or ANALYZE
     /// (`track_counts` must be on, as it is by default): nothing is counted, however large the
     /// table is. What they say of a table that is a view, partitioned or
     /// distributed by Citus is not enough: a warning is logged once, and nothing is deleted.

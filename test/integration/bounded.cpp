@@ -186,7 +186,7 @@ TEST_CASE("A table that cannot be bounded is complained of once") {
 TEST_CASE("A cleanup loop keeps a table small while it is written to") {
     TestSchema schema;
     auto options = bounded(schema, 200);
-    PostgresCache cache(server_pool(), options);
+    PostgresCache cache(server_pool(1), options);
     CleanupService service = cache.start_cleanup_thread(20ms);
     int puts = 0;
     CHECK(eventually([&] {
@@ -198,6 +198,10 @@ TEST_CASE("A cleanup loop keeps a table small while it is written to") {
         cache.put_raw_many(entries);
         return cache.statistics().evictions > 1000;
     }));
-    CHECK(eventually([&] { return schema.rows() <= 300; }));
+    // Before PostgreSQL 15 what a session has put shows when it does something more.
+    CHECK(eventually([&] {
+        cache.put_raw("last", numbered(1), 1h);
+        return schema.rows() <= 300;
+    }));
     service.stop();
 }
