@@ -32,13 +32,13 @@ Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool, Settings settings,
                  std::shared_ptr<Counts> counts, std::shared_ptr<const Observers> observers,
                  std::shared_ptr<const void> operations)
     : pool_(std::move(pool)),
-      settings_(settings),
+      settings_(std::move(settings)),
       observers_(std::move(observers)),
       operations_(std::move(operations)),
-      context_{std::move(counts), observers_, settings.replay_writes},
+      context_{std::move(counts), observers_, settings_.replay_writes, settings_.lanes},
       home_(pool_->get_executor()),
       pool_names_home_(home_),
-      scheduler_(settings.limits, settings.capacity) {
+      scheduler_(settings_.limits, settings_.capacity) {
     if (pool_names_home_) {
         home_context_ = &context_of(home_);
     }
@@ -132,8 +132,14 @@ void Batcher::settle_in(asio::any_io_executor executor) {
 /// Queues calls as far as there is room. Under the lock. @returns how many.
 std::size_t Batcher::add_to_queue(CallSpan calls, bool with_deadlines) {
     std::size_t queued = 0;
-    for (; queued < calls.size() && scheduler_.add(calls[queued], locked_.size() + order_.size());
-         ++queued) {
+    const bool lanes = settings_.lanes && settings_.lanes->used();
+    for (; queued < calls.size(); ++queued) {
+        if (lanes && calls[queued]->operation.traits.by_key) {
+            calls[queued]->lane = settings_.lanes->lane_of(calls[queued]->key);
+        }
+        if (!scheduler_.add(calls[queued], locked_.size() + order_.size())) {
+            break;
+        }
         if (with_deadlines) {
             deadlines_.add(*calls[queued]);
         }

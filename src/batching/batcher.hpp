@@ -15,6 +15,7 @@
 #include "batching/batch.hpp"
 #include "batching/call.hpp"
 #include "batching/deadlines.hpp"
+#include "batching/lane.hpp"
 #include "batching/lock_retry.hpp"
 #include "batching/scheduler.hpp"
 #include "batching/statement_run.hpp"
@@ -41,6 +42,9 @@ namespace psycache::detail {
 /// A row that another transaction has locked holds up its own callers only: a write waits for it
 /// for a moment; then its calls wait without a connection, the others of its group go on, and the
 /// row is looked at from time to time. Writes of one key go one after the other.
+///
+/// Where the table is divided among servers, calls go to the one that has their row, as far as that
+/// is known and it can be reached; else through the cache's own pool: see lanes.cpp.
 class Batcher : public std::enable_shared_from_this<Batcher> {
   public:
     /// Where waiting threads drive the event loop.
@@ -63,6 +67,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         Host* host = nullptr;  ///< of waiting threads; outlives all calls
         /// Lending a connection blocks the thread: what has one must not wait for an event loop.
         bool pool_blocks = false;
+        std::shared_ptr<Lanes> lanes;  ///< null where the pool can have none
     };
 
     /// @param operations what owns the operations of all calls: statements may outlive the cache.
@@ -137,6 +142,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         SendAttempts attempts;
         Outcome outcome = Outcome::retry;
         std::optional<StatementRun> statement;  // whose answer has not come
+        bool in_lane = false;  // whether it was sent to the server of the calls' lane
         pg::Want next = pg::Want::nothing;
 
         void begin(Calls next_calls) {
@@ -219,6 +225,19 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     asio::awaitable<void> try_again(Calls calls);
     template <class Release>
     void go_again(const Release& release);
+
+    // Of lanes; in lanes.cpp.
+    struct LaneLease {
+        Result<ConnectionLease> lease{ConnectionLease()};  // empty: borrow through the own pool
+        bool wait = false;                                 // or wait for one of the lane's
+    };
+    LaneLease borrow_in_lane(const Calls& calls) const;
+    asio::awaitable<Result<ConnectionLease>> lease_for(Running& group);
+    std::optional<Lanes::Question> question_for(const Calls& calls) const;
+    asio::awaitable<void> look_for_lanes(Lanes::Question question);
+    void look_for_lanes_blocking(Lanes::Question question);
+    void serve_lanes();
+    bool leave_lane(Running& group) const;
 
     // Of threads; in thread_batching.cpp.
     bool run_in_thread(Running& group, WorkerTurn& turn, TimePoint until);

@@ -15,6 +15,7 @@
 namespace psycache::detail {
 
 class Batcher;
+struct Lane;
 class Operation;
 class WaitingThread;
 
@@ -69,6 +70,7 @@ class Call : public Waited {
     // The same owner as a mark of calls that belong together: it stays, and is never looked into.
     const CallOwner* together = nullptr;
     std::shared_ptr<WaitingThread> thread;  // that waits for it; none where a coroutine does
+    std::shared_ptr<const Lane> lane;       // of its key, when it was queued; null: none
 
     /// Where it is; the batcher's, under its lock.
     struct Progress {

@@ -5,7 +5,7 @@
 
 namespace psycache::detail {
 
-Group::Group(CallSpan calls) : calls_(calls) {
+Group::Group(CallSpan calls, bool one_server) : calls_(calls), one_server_(one_server) {
     if (lone()) {
         order_.push_back(0);
         runs_.push_back(Run{0, 1});

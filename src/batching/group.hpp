@@ -13,12 +13,14 @@ namespace psycache::detail {
 /// order cannot deadlock. No I/O.
 class Group {
   public:
-    /// @param calls not empty, of one operation; borrowed.
-    explicit Group(CallSpan calls);
+    /// @param calls      not empty, of one operation; borrowed.
+    /// @param one_server whether their rows lie together on a server to which they are sent.
+    explicit Group(CallSpan calls, bool one_server = false);
 
     const Operation& operation() const noexcept { return calls_.front()->operation; }
     /// @returns whether there is only one call.
     bool lone() const noexcept { return calls_.size() == 1; }
+    bool one_server() const noexcept { return one_server_; }
     /// @returns how many different keys there are.
     std::size_t keys() const noexcept { return runs_.size(); }
     std::string_view key(std::size_t number) const noexcept { return at(runs_[number].begin).key; }
@@ -74,6 +76,7 @@ class Group {
     Call& at(std::size_t position) const noexcept { return *calls_[order_[position]]; }
 
     const CallSpan calls_;
+    const bool one_server_;
     // Room for a lone call without allocating.
     boost::container::small_vector<std::size_t, 1> order_;  // of calls_: by key, then as they came
     boost::container::small_vector<Run, 1> runs_;           // of equal keys

@@ -20,6 +20,7 @@ class Operation {
     struct Traits {
         bool replayable = true;   ///< done twice is as done once, but for what later writers did
         bool keys_apart = false;  ///< two calls of one key cannot share a statement
+        bool by_key = true;       ///< it works on the row of its key alone
     };
 
     /// @param its_name as StatementInfo has it; a literal.
@@ -39,8 +40,9 @@ class Operation {
     /// Answers every call of the group with what it has in the rows.
     virtual void answer(const Group& group, const pg::Rows& rows, Resume how) const = 0;
 
+    /// @param one_server whether their rows lie together on a server to which they are sent.
     /// @returns whether calls may share a statement, as far as is known.
-    virtual bool shares() const noexcept { return true; }
+    virtual bool shares(bool /*one_server*/) const noexcept { return true; }
 
     /// @returns whether good rows say that a statement of bind() had the wrong form and did
     /// nothing: then its calls are sent again, and bind() knows better.

@@ -39,9 +39,23 @@ class Batcher::InFlight {
 asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
     for (;;) {
         if (!group.statement) {
-            Result<ConnectionLease> lease = borrow_idle(*pool_, *observers_);
-            if (!*lease) {
-                lease = co_await borrow(*pool_, *observers_);
+            if (auto question = question_for(group.calls)) {
+                auto looking = look_for_lanes(*std::move(question));
+                co_await std::move(looking);
+            }
+            Result<ConnectionLease> lease{ConnectionLease()};
+            group.in_lane = false;
+            if (!group.calls.front()->lane) {
+                lease = borrow_idle(*pool_, *observers_);
+                if (!*lease) {
+                    lease = co_await borrow(*pool_, *observers_);
+                }
+            } else {
+                auto borrowing = lease_for(group);
+                lease = co_await std::move(borrowing);
+                if (group.outcome == Outcome::one_by_one) {
+                    co_return;
+                }
             }
             if (!lease) {
                 fail_unconnected(group.calls, group.attempts, lease.error());
@@ -53,7 +67,8 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
                 group.outcome = Outcome::settled;
                 co_return;
             }
-            group.statement.emplace(context_, std::move(*lease), group.calls, group.attempts);
+            group.statement.emplace(context_, std::move(*lease), group.calls, group.attempts,
+                                    group.in_lane);
             group.next = pg::Want::nothing;
             if (group.statement->connection().attach(home_)) {
                 group.next = group.statement->begin();
@@ -72,6 +87,9 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
             settle(*group.statement, group.calls, turn);
         }
         group.statement.reset();
+        if (group.outcome == Outcome::elsewhere && !leave_lane(group)) {
+            co_return;
+        }
         if (group.outcome == Outcome::retry_later) {
             co_await pause_before_retry();
         } else if (group.outcome != Outcome::retry) {

@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "batching/lane.hpp"
+
 namespace psycache::detail {
 
 std::size_t GroupLimits::parts(std::size_t waiting, std::size_t busy) const noexcept {
@@ -50,7 +52,7 @@ bool Scheduler::add(std::shared_ptr<Call> call, std::size_t elsewhere) {
             return false;
         }
     }
-    Line& line = line_of(call->operation);
+    Line& line = line_of(*call);
     const bool counts = !follows_its_own(*call);
     line.entries.push_back(Entry{std::move(call), tickets_++, counts});
     ++queued_;
@@ -61,7 +63,7 @@ bool Scheduler::add(std::shared_ptr<Call> call, std::size_t elsewhere) {
 
 void Scheduler::add_first(const Calls& calls) {
     for (auto call = calls.rbegin(); call != calls.rend(); ++call) {
-        Line& line = line_of((*call)->operation);
+        Line& line = line_of(**call);
         line.entries.push_front(Entry{*call, --first_tickets_, false});
         ++queued_;
         queued_reads_ += line.operation->writes ? 0 : 1;
@@ -70,16 +72,22 @@ void Scheduler::add_first(const Calls& calls) {
 
 /// @returns whether the last call of the line has the same owner, who is alive while it waits.
 bool Scheduler::follows_its_own(const Call& call) {
-    const Line& line = line_of(call.operation);
+    const Line& line = line_of(call);
     return call.together != nullptr && !line.entries.empty() &&
            line.entries.back().call->together == call.together &&
            !line.entries.back().call->settled();
 }
 
-Scheduler::Line& Scheduler::line_of(const Operation& operation) {
-    const auto known = std::find_if(lines_.begin(), lines_.end(),
-                                    [&](const Line& line) { return line.operation == &operation; });
-    return known != lines_.end() ? *known : lines_.emplace_back(Line{&operation, {}});
+Scheduler::Line& Scheduler::line_of(const Call& call) {
+    const auto known = std::find_if(lines_.begin(), lines_.end(), [&](const Line& line) {
+        return line.operation == &call.operation && line.lane == call.lane;
+    });
+    return known != lines_.end() ? *known
+                                 : lines_.emplace_back(Line{&call.operation, call.lane, {}});
+}
+
+void Scheduler::drop_empty_lanes() {
+    std::erase_if(lines_, [](const Line& line) { return line.lane && line.entries.empty(); });
 }
 
 void Scheduler::pop(Line& line) noexcept {
@@ -197,9 +205,12 @@ Calls Scheduler::next_group(Worker& worker, LockRetry& locked, WriteOrder& order
             ended(worker);
             return calls;
         }
-        calls = cut(*line, parts);
-        if (line->operation->writes) {
-            const bool apart = line->operation->traits.keys_apart;
+        const Operation& operation = *line->operation;
+        // What is on its way to a lane costs as much for few calls as for many: they stay together.
+        calls = cut(*line, line->lane ? 1 : parts);
+        drop_empty_lanes();
+        if (operation.writes) {
+            const bool apart = operation.traits.keys_apart;
             std::erase_if(calls, [&](const std::shared_ptr<Call>& call) {
                 if (locked.add_behind(call, now) || order.add_behind(call)) {
                     return true;
@@ -254,7 +265,8 @@ Calls Scheduler::cut(Line& line, std::size_t parts) {
     Calls group;
     group.reserve(std::min(share, entries.size()));
     std::size_t bytes = 0;
-    const std::size_t most = line.operation->shares() ? limits_.calls : 1;
+    const bool one_server = line.lane && line.lane->pool;
+    const std::size_t most = line.operation->shares(one_server) ? limits_.calls : 1;
     while (!entries.empty() && group.size() < most) {
         std::shared_ptr<Call>& next = entries.front().call;
         if (!next->settled()) {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
+#include <memory>
 #include <vector>
 
 #include "batching/call.hpp"
@@ -119,6 +121,8 @@ class Scheduler {
     void started(TimePoint now) noexcept { last_start_ = now; }
 
     const GroupLimits& limits() const noexcept { return limits_; }
+    /// Other limits from now on.
+    void set_limits(const GroupLimits& limits) noexcept { limits_ = limits; }
 
     /// Calls that have waited this long while no group was started get a further worker.
     static constexpr std::chrono::milliseconds stuck_after{10};
@@ -129,14 +133,16 @@ class Scheduler {
         std::int64_t ticket;
         bool counts;  // against the capacity
     };
-    /// The calls of one operation.
+    /// The calls of one operation and one lane.
     struct Line {
         const Operation* operation;
+        std::shared_ptr<const Lane> lane;
         std::deque<Entry> entries;
     };
 
-    Line& line_of(const Operation& operation);
+    Line& line_of(const Call& call);
     bool follows_its_own(const Call& call);
+    void drop_empty_lanes();
     Line* oldest(bool reads_only) noexcept;
     void pop(Line& line) noexcept;
     void drop_settled();
@@ -148,11 +154,11 @@ class Scheduler {
     Calls cut(Line& line, std::size_t parts);
     bool belongs(const Call& call, const Call& last, std::size_t size) const noexcept;
 
-    const GroupLimits limits_;
+    GroupLimits limits_;
     const std::size_t capacity_;
     std::int64_t tickets_ = 0;
     std::int64_t first_tickets_ = 0;
-    std::deque<Line> lines_;        // few; they stay
+    std::list<Line> lines_;         // few; those of lanes go when they are empty
     std::size_t queued_ = 0;        // of all lines
     std::size_t queued_reads_ = 0;  // of them
     std::size_t counted_ = 0;       // of them, against the capacity

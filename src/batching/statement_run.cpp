@@ -1,5 +1,7 @@
 #include "batching/statement_run.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "batching/limits.hpp"
@@ -10,6 +12,7 @@ namespace psycache::detail {
 namespace {
 
 constexpr std::string_view lock_not_available = "55P03";
+constexpr std::string_view not_supported = "0A000";
 
 const pg::Statement& bind(const Group& group, pg::Parameters& parameters) {
     const Operation& operation = group.operation();
@@ -20,13 +23,23 @@ const pg::Statement& bind(const Group& group, pg::Parameters& parameters) {
     return statement;
 }
 
+/// @returns whether a refusal may be that of one server alone: its session is set differently, or
+/// its table is gone. A lock, a conflict or a limit of time is about the call, wherever it is sent.
+bool leaves_lane(const pg::StatementFailure& failed) {
+    static constexpr std::string_view about_calls[] = {"55P03", "40P01", "40001", "57014", "26000"};
+    return !failed.connection_lost && failed.effect == pg::Effect::none &&
+           failed.failure.code != Errc::timed_out &&
+           std::find(std::begin(about_calls), std::end(about_calls), failed.failure.sqlstate) ==
+               std::end(about_calls);
+}
+
 }  // namespace
 
 StatementRun::StatementRun(const StatementContext& context, ConnectionLease lease, CallSpan calls,
-                           const SendAttempts& attempts)
+                           const SendAttempts& attempts, bool in_lane)
     : context_(context),
       calls_(calls),
-      group_(calls),
+      group_(calls, in_lane),
       lease_(std::move(lease)),
       statement_(bind(group_, parameters_)),
       exchange_(connection(), statement_, parameters_),
@@ -69,6 +82,14 @@ Outcome StatementRun::conclude(SendAttempts& attempts) {
         failed.failure.sqlstate == lock_not_available) {
         attempts.waited = std::chrono::duration_cast<Duration>(Clock::now() - sent_at_);
         return Outcome::locked;
+    }
+    const bool takes_form = failed.failure.sqlstate != not_supported || !operation.writes ||
+                            !context_.lanes || context_.lanes->used();
+    if (!takes_form && context_.lanes->suspect(Clock::now())) {
+        return group_.lone() ? Outcome::retry : Outcome::one_by_one;
+    }
+    if (group_.one_server() && leaves_lane(failed)) {
+        return Outcome::elsewhere;
     }
     const RetryRules rules{operation.writes, context_.replay_writes && operation.traits.replayable,
                            calls_.size()};

@@ -27,9 +27,24 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
             order_.begin(*call);
         }
         call->progress.sent = true;
+        if (settings_.lanes && settings_.lanes->used() && call->operation.traits.by_key) {
+            call->lane = settings_.lanes->lane_of(call->key);
+        }
     }
     WorkerTurn turn(shared_from_this(), Worker{false, writes});
-    Result<ConnectionLease> lease = borrow_here(*pool_, *observers_);
+    const Calls calls(1, call);
+    if (auto question = question_for(calls)) {
+        look_for_lanes_blocking(*std::move(question));
+    }
+    Result<ConnectionLease> lease{ConnectionLease()};
+    bool in_lane = false;
+    if (call->lane) {
+        lease = borrow_in_lane(calls).lease;
+        in_lane = lease && *lease;
+    }
+    if (!in_lane) {
+        lease = borrow_here(*pool_, *observers_);
+    }
     if (!lease) {
         unlink(CallSpan(&call, 1));
         call->fail(lease.error());
@@ -39,7 +54,7 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
     SendAttempts attempts;
     Outcome outcome = Outcome::retry;
     if (*lease) {
-        StatementRun statement(context_, std::move(*lease), CallSpan(&call, 1), attempts);
+        StatementRun statement(context_, std::move(*lease), CallSpan(&call, 1), attempts, in_lane);
         statement.run_blocking(statement.begin(), call->deadline);
         outcome = statement.conclude(attempts);
         if (outcome == Outcome::settled) {
@@ -58,9 +73,12 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
     Rest rest;
     rest.turn.emplace(std::move(turn));
     rest.group = std::make_unique<Running>();
-    rest.group->calls.push_back(call);
+    rest.group->calls = calls;
     rest.group->attempts = std::move(attempts);
     rest.group->outcome = outcome;
+    if (outcome == Outcome::elsewhere) {
+        leave_lane(*rest.group);
+    }
     return rest;
 }
 
@@ -108,7 +126,25 @@ void Batcher::work_in_thread(WorkerTurn turn, WaitingThread& thread, TimePoint u
 /// @returns whether they are settled; otherwise the event loop is to go on with them.
 bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
     do {
-        Result<ConnectionLease> lease = borrow_here(*pool_, *observers_);
+        if (auto question = question_for(group.calls)) {
+            look_for_lanes_blocking(*std::move(question));
+        }
+        Result<ConnectionLease> lease{ConnectionLease()};
+        group.in_lane = false;
+        if (group.calls.front()->lane) {
+            LaneLease borrowed = borrow_in_lane(group.calls);
+            if (borrowed.wait) {
+                return false;
+            }
+            lease = std::move(borrowed.lease);
+            group.in_lane = *lease ? true : false;
+            if (!group.in_lane && !leave_lane(group)) {
+                return false;
+            }
+        }
+        if (!group.in_lane) {
+            lease = borrow_here(*pool_, *observers_);
+        }
         if (!lease) {
             fail_unconnected(group.calls, group.attempts, lease.error());
             return true;
@@ -120,7 +156,8 @@ bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
         if (group.calls.empty()) {
             return true;
         }
-        group.statement.emplace(context_, std::move(*lease), group.calls, group.attempts);
+        group.statement.emplace(context_, std::move(*lease), group.calls, group.attempts,
+                                group.in_lane);
         group.next = group.statement->begin();
         if (settings_.pool_blocks) {
             group.statement->run_blocking(group.next, statement_deadline(group.calls));
@@ -136,6 +173,9 @@ bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
             settle(*group.statement, group.calls, &turn);
         }
         group.statement.reset();
+        if (group.outcome == Outcome::elsewhere && !leave_lane(group)) {
+            return false;
+        }
     } while (group.outcome == Outcome::retry);
     return group.outcome == Outcome::settled;
 }

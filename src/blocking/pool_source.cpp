@@ -4,31 +4,12 @@
 #include <exception>
 #include <utility>
 
+#include "pool/node_pools.hpp"
 #include "pool/pool_core.hpp"
 
 namespace psycache::detail {
 
 namespace {
-
-/// Adds what a pool has counted. @param numbers_too also what it holds now.
-void add(PoolStatistics& sum, const PoolStatistics& more, bool numbers_too) noexcept {
-    if (numbers_too) {
-        sum.open += more.open;
-        sum.idle += more.idle;
-        sum.busy += more.busy;
-        sum.connecting += more.connecting;
-        sum.waiting += more.waiting;
-        sum.listening += more.listening;
-    }
-    sum.leases += more.leases;
-    sum.waits += more.waits;
-    sum.wait_time += more.wait_time;
-    sum.acquire_timeouts += more.acquire_timeouts;
-    sum.connects += more.connects;
-    sum.connect_failures += more.connect_failures;
-    sum.lost += more.lost;
-    sum.retired += more.retired;
-}
 
 /// Lends what a blocking pool lends; the thread that asks is held up.
 class BlockingLender final : public AsyncCachePool {
@@ -108,14 +89,14 @@ std::shared_ptr<AsyncCachePool> OwnPools::count(std::shared_ptr<PoolCore> core) 
 void OwnPools::forget(ConnectionPool* pool) noexcept {
     const std::lock_guard lock(mutex_);
     pools_.erase(pool);
-    add(gone_, pool->statistics(), false);
+    add_statistics(gone_, pool->statistics(), false);
 }
 
 std::optional<PoolStatistics> OwnPools::statistics() const {
     const std::lock_guard lock(mutex_);
     PoolStatistics sum = gone_;
     for (const ConnectionPool* pool : pools_) {
-        add(sum, pool->statistics(), true);
+        add_statistics(sum, pool->statistics(), true);
     }
     sum.max_size = options_.max_size;
     return sum;

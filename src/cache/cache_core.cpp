@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/option_checks.hpp"
+#include "shards/shard_lanes.hpp"
 
 namespace psycache::detail {
 
@@ -37,7 +38,8 @@ GroupLimits limits_for(const AsyncCachePool& pool, const CacheCore::Blocking& bl
 }
 
 Batcher::Settings batcher_settings(const CacheOptions& options, const AsyncCachePool& pool,
-                                   const CacheCore::Blocking& blocking) {
+                                   const CacheCore::Blocking& blocking, const Table& table,
+                                   const std::shared_ptr<const Observers>& observers) {
     Batcher::Settings settings;
     settings.limits = limits_for(pool, blocking);
     settings.capacity = options.max_queued_calls;
@@ -47,6 +49,7 @@ Batcher::Settings batcher_settings(const CacheOptions& options, const AsyncCache
     settings.replay_writes = options.replay_writes;
     settings.host = blocking.host;
     settings.pool_blocks = blocking.pool_blocks;
+    settings.lanes = std::make_shared<ShardLanes>(PoolAccess::core_of(pool), table, observers);
     return settings;
 }
 
@@ -71,8 +74,9 @@ CacheCore::CacheCore(std::shared_ptr<AsyncCachePool> its_pool, const CacheOption
           options.schema, !observers->empty(),
           std::chrono::duration_cast<std::chrono::milliseconds>(options.timeout))),
       operations(*operations_owner),
-      batcher(std::make_shared<Batcher>(pool, batcher_settings(options, *pool, blocking), counts,
-                                        observers, operations_owner)),
+      batcher(std::make_shared<Batcher>(
+          pool, batcher_settings(options, *pool, blocking, operations.table, observers), counts,
+          observers, operations_owner)),
       near(std::move(near_cache)),
       timeout(options.timeout),
       maintenance_timeout(options.maintenance_timeout),

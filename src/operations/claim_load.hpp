@@ -43,7 +43,8 @@ class ClaimLoad final : public LeaseOperation {
 class ClaimLoadTagged final : public TableOperation {
   public:
     explicit ClaimLoadTagged(const Table& its_table)
-        : TableOperation(its_table, "claim_load", true, Traits{.keys_apart = true}),
+        : TableOperation(its_table, "claim_load", true,
+                         Traits{.keys_apart = true, .by_key = false}),
           claim_(concat({"WITH entries AS (", ClaimLoad::claim(table, "$7"),
                          " RETURNING t.key, t.expires_at), tagged AS (INSERT INTO ", table.tags,
                          " (tag, key, expires_at) SELECT g.tag, g.key, statement_timestamp()"

@@ -26,7 +26,8 @@ struct PublishCall final : ConditionalPutCall {
 class PublishLoad final : public TableOperation {
   public:
     PublishLoad(const Table& its_table, bool with_tags)
-        : TableOperation(its_table, "publish_load", true, Traits{.keys_apart = true}),
+        : TableOperation(its_table, "publish_load", true,
+                         Traits{.keys_apart = true, .by_key = !with_tags}),
           tagged_(with_tags),
           publish_(with_tags ? tagged(table) : concat({publish(table, "$6"), table.returning()}),
                    types(with_tags)),

@@ -1,5 +1,11 @@
 #pragma once
 
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
 #include <psycache/entry.hpp>
 
 #include "batching/call.hpp"
@@ -44,6 +50,46 @@ void add_entries(const Group& group, pg::Parameters& parameters, Choose choose) 
     add_ttl(parameters, call.ttl);
 }
 
+/// The statements that store so many entries of a distributed table whose rows lie together: an
+/// INSERT of VALUES, since one of a SELECT is committed in two phases. Made when they are needed.
+///
+/// Safe for several threads.
+class PutsOnServer {
+  public:
+    PutsOnServer(std::string_view table, std::string_view conflict)
+        : table_(table), conflict_(conflict) {}
+
+    const pg::Statement& of(std::size_t entries) const {
+        const std::lock_guard lock(mutex_);
+        auto& statement = statements_[entries];
+        if (!statement) {
+            statement = make(entries);
+        }
+        return *statement;
+    }
+
+  private:
+    std::unique_ptr<const pg::Statement> make(std::size_t entries) const {
+        std::string sql = concat({"INSERT INTO ", table_, " (key, value, expires_at) VALUES "});
+        std::vector<pg::Oid> types;
+        for (std::size_t i = 0; i < entries; ++i) {
+            const auto parameter = [&](std::size_t number) {
+                return "$" + std::to_string(3 * i + number);
+            };
+            sql += concat({i == 0 ? "(" : ", (", parameter(1), ", ", parameter(2), ", ",
+                           Table::expiry_of(parameter(3)), ")"});
+            types.insert(types.end(), {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8});
+        }
+        types.push_back(pg::Oid::text);
+        return std::make_unique<const pg::Statement>(sql + conflict_, std::move(types));
+    }
+
+    const std::string table_;
+    const std::string conflict_;
+    mutable std::mutex mutex_;
+    mutable std::map<std::size_t, std::unique_ptr<const pg::Statement>> statements_;
+};
+
 /// Stores entries. Of several with one key the last one is stored, for all of them.
 ///
 /// Where the server distributes tables the usual statements store nothing, which is how that is
@@ -52,31 +98,35 @@ class Put final : public TableOperation {
   public:
     explicit Put(const Table& its_table)
         : TableOperation(its_table, "put", true),
-          one_(concat({"INSERT INTO ", table.name,
-                       " (key, value, expires_at) SELECT $1::text, $2::jsonb, ",
-                       Table::expiry_of("$3::bigint"), " FROM ", Table::lock_limit("$4"), " WHERE ",
-                       Table::undistributed, conflict, returning()}),
-               {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          plain_(table, Table::undistributed),
+          beside_(table, table.beside_distributed),
           distributed_(
               concat({"INSERT INTO ", table.name, " (key, value, expires_at) VALUES ($1, $2, ",
                       Table::expiry_of("$3"), ")", conflict}),
-              {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
-          many_(concat({"INSERT INTO ", table.name, " (key, value, expires_at) SELECT e.k, e.v, ",
-                        Table::expiry_of("e.ttl"), " FROM ", Table::lock_limit("$4"),
-                        ", unnest($1::text[], $2::jsonb[], $3::bigint[]) AS e(k, v, ttl) WHERE ",
-                        Table::undistributed, conflict, returning()}),
-                {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}) {}
+              {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
+        if (group.one_server() && !group.lone()) {
+            for (std::size_t i = 0; i < group.keys(); ++i) {
+                const PutCall& call = group.last<PutCall>(i);
+                parameters.borrow(call.key);
+                parameters.borrow(call.jsonb);
+                add_ttl(parameters, call.ttl);
+            }
+            return on_server_.of(group.keys());
+        }
         add_entries(group, parameters,
                     [&](std::size_t i) -> const PutCall& { return group.last<PutCall>(i); });
-        return !group.lone() ? many_ : table.distributed ? distributed_ : one_;
+        const Guarded& guarded = table.beside ? beside_ : plain_;
+        return !group.lone() ? guarded.many : table.distributed ? distributed_ : guarded.one;
     }
 
     bool wants_other_form(const pg::Statement& sent, const pg::Rows& rows) const noexcept override {
-        const bool stored_nothing = rows.affected() == 0 && &sent != &distributed_;
+        const bool guarded = plain_.is(sent) || beside_.is(sent);
+        const bool stored_nothing = guarded && rows.affected() == 0;
         if (stored_nothing) {
             table.distributed = true;
+            table.beside = false;
         }
         return stored_nothing;
     }
@@ -106,13 +156,39 @@ class Put final : public TableOperation {
         " expires_at = excluded.expires_at";
 
   private:
-    std::string_view returning() const {
-        return table.sizes ? " RETURNING key, pg_column_size(value)" : "";
-    }
+    bool shares_on_server() const noexcept override { return true; }
 
-    const pg::Statement one_;
-    const pg::Statement distributed_;  // of one key, where the server distributes tables
-    const pg::Statement many_;
+    /// The usual statements, which store nothing where a condition is not met.
+    struct Guarded {
+        Guarded(const Table& table, std::string_view guard)
+            : one(concat({"INSERT INTO ", table.name,
+                          " (key, value, expires_at) SELECT $1::text, $2::jsonb, ",
+                          Table::expiry_of("$3::bigint"), " FROM ", Table::lock_limit("$4"),
+                          " WHERE ", guard, conflict, returning(table)}),
+                  {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+              many(
+                  concat({"INSERT INTO ", table.name, " (key, value, expires_at) SELECT e.k, e.v, ",
+                          Table::expiry_of("e.ttl"), " FROM ", Table::lock_limit("$4"),
+                          ", unnest($1::text[], $2::jsonb[], $3::bigint[]) AS e(k, v, ttl) WHERE ",
+                          guard, conflict, returning(table)}),
+                  {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}) {
+        }
+
+        bool is(const pg::Statement& statement) const noexcept {
+            return &statement == &one || &statement == &many;
+        }
+        static std::string_view returning(const Table& table) {
+            return table.sizes ? " RETURNING key, pg_column_size(value)" : "";
+        }
+
+        const pg::Statement one;
+        const pg::Statement many;
+    };
+
+    const Guarded plain_;
+    const Guarded beside_;             // where the server distributes other tables
+    const pg::Statement distributed_;  // of one key of a table that is distributed
+    const PutsOnServer on_server_{table.name, conflict};  // of many keys that lie together
 };
 
 /// @returns what is wrong with an entry, if anything.

@@ -92,7 +92,7 @@ void add_tags(const Group& group, pg::Parameters& parameters) {
 class PutTagged final : public TableOperation {
   public:
     explicit PutTagged(const Table& its_table)
-        : TableOperation(its_table, "put", true),
+        : TableOperation(its_table, "put", true, Traits{.by_key = false}),
           put_(concat({"WITH entries AS (INSERT INTO ", table.name,
                        " (key, value, expires_at) SELECT e.k, e.v, ", Table::expiry_of("e.ttl"),
                        " FROM ", Table::lock_limit("$6"),
@@ -126,7 +126,7 @@ class ConditionalPutTagged final : public TableOperation {
     ConditionalPutTagged(const Table& its_table, std::string_view its_name, bool replayable,
                          std::string_view entries)
         : TableOperation(its_table, its_name, true,
-                         Traits{.replayable = replayable, .keys_apart = true}),
+                         Traits{.replayable = replayable, .keys_apart = true, .by_key = false}),
           put_(concat({entries, " RETURNING t.key, t.expires_at",
                        table.sizes ? ", pg_column_size(t.value) AS size" : "", ")",
                        store_tags(table, "key")}),

@@ -19,17 +19,22 @@ class ReadOperation : public TableOperation {
             return one_;
         }
         parameters.own(keys_of(group));
-        return many_;
+        return table.distributed ? distributed_ : many_;
     }
 
     void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
         // Rows come in no order, and none comes for a miss. Those of many keys begin with the
-        // number of their key.
+        // number of their key, or with the key.
         const std::size_t first = group.lone() ? 0 : 1;
+        const bool names_keys = !group.lone() && rows.type(0) == pg::Oid::text;
         std::vector<bool> found(group.keys());
         for (std::size_t row = 0; row < rows.size(); ++row) {
-            const auto number =
-                group.lone() ? 0 : static_cast<std::size_t>(rows.integer(row, 0)) - 1;
+            std::size_t number = 0;
+            if (names_keys) {
+                number = group.find(rows.bytes(row, 0)).value_or(group.keys());
+            } else if (!group.lone()) {
+                number = static_cast<std::size_t>(rows.integer(row, 0)) - 1;
+            }
             if (number < group.keys() && !found[number]) {
                 found[number] = true;
                 answer_row(group, number, rows, row, first, how);
@@ -57,7 +62,11 @@ class ReadOperation : public TableOperation {
           many_(concat({"SELECT o.i, ", columns,
                         " FROM unnest($1::text[]) WITH ORDINALITY AS o(k, i) JOIN ", table.name,
                         " AS t ON t.key = o.k", condition}),
-                {pg::Oid::text_array}) {}
+                {pg::Oid::text_array}),
+          // Where a join asks every part of the table for every key.
+          distributed_(concat({"SELECT t.key, ", columns, " FROM ", table.name,
+                               " AS t WHERE t.key = ANY($1)", condition}),
+                       {pg::Oid::text_array}) {}
 
   private:
     /// Answers the calls of a key with its row. @param first the place of the first column.
@@ -66,6 +75,7 @@ class ReadOperation : public TableOperation {
 
     const pg::Statement one_;
     const pg::Statement many_;
+    const pg::Statement distributed_;
 };
 
 }  // namespace psycache::detail

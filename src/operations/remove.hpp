@@ -29,7 +29,10 @@ class Remove final : public TableOperation {
                         " WHERE t.key = ANY($1::text[]) ORDER BY t.key COLLATE \"C\""
                         " FOR UPDATE OF t) DELETE FROM ",
                         table.name, " AS t USING doomed WHERE t.key = doomed.key RETURNING t.key"}),
-                {pg::Oid::text_array, pg::Oid::text}) {}
+                {pg::Oid::text_array, pg::Oid::text}),
+          on_server_(
+              concat({"DELETE FROM ", table.name, " WHERE key = ANY($1::text[]) RETURNING key"}),
+              {pg::Oid::text_array, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
         if (group.lone()) {
@@ -37,7 +40,7 @@ class Remove final : public TableOperation {
             return table.distributed ? distributed_ : one_;
         }
         parameters.own(keys_of(group));
-        return many_;
+        return group.one_server() ? on_server_ : many_;
     }
 
     void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
@@ -52,9 +55,12 @@ class Remove final : public TableOperation {
     }
 
   private:
+    bool shares_on_server() const noexcept override { return true; }
+
     const pg::Statement one_;
     const pg::Statement distributed_;
     const pg::Statement many_;
+    const pg::Statement on_server_;
 };
 
 struct RemoveOne {

@@ -80,6 +80,8 @@ Table::Table(const std::optional<std::string>& schema, bool with_sizes,
     : name(table_name(schema)),
       tags(tag_table_name(schema)),
       sizes(with_sizes),
+      beside_distributed(concat({"NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid =",
+                                 " to_regclass(", quoted_literal(name), "))"})),
       looks_for_locks(
           concat({"WITH free AS (SELECT key FROM ", name,
                   " WHERE key = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)"

@@ -83,6 +83,8 @@ struct Table {
     const std::string name;
     const std::string tags;  ///< the name of the table of tags, which need not be there
     const bool sizes;
+    /// In SQL, whether a server that distributes tables does so with this one; the same condition.
+    const std::string beside_distributed;
     /// Keys -> of those whose rows are locked: key, mark of the holder, NULL; and if the role has a
     /// limit for waiting: NULL, SQLSTATE, milliseconds.
     const pg::Statement looks_for_locks;
@@ -90,6 +92,8 @@ struct Table {
     /// commits in one phase where it is a simple statement; whatever joins or selects is committed
     /// in two, and can be lost after it was acknowledged.
     mutable std::atomic<bool> distributed{false};
+    /// Whether it was found that the server distributes tables, but not this one.
+    mutable std::atomic<bool> beside{false};
 };
 
 /// An operation on the cache's table.
@@ -103,10 +107,17 @@ class TableOperation : public Operation {
     Failure explain(Failure failure) const override { return table.explain(std::move(failure)); }
     const pg::Statement& looks_for_locks() const override { return table.looks_for_locks; }
     LockSight lock_sight(const pg::Rows& rows) const override { return Table::lock_sight(rows); }
-    bool shares() const noexcept override { return !writes || !table.distributed; }
+    bool shares(bool one_server) const noexcept override {
+        return !writes || !table.distributed || (one_server && shares_on_server());
+    }
 
   protected:
     const Table& table;
+
+  private:
+    /// @returns whether there is a statement for many keys whose rows lie together on one server of
+    /// a distributed table: one that changes no others, and so is committed in one phase.
+    virtual bool shares_on_server() const noexcept { return false; }
 };
 
 /// @returns the keys of a group as one parameter: sorted, each once.

@@ -125,7 +125,10 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
     asio::any_io_executor io, Target target, TimePoint deadline,
     std::shared_ptr<std::atomic<bool>> prepare) {
     const asio::any_io_executor strand = co_await asio::this_coro::executor;
-    const Conninfo conninfo = read_conninfo(target.dsn);
+    Conninfo conninfo = read_conninfo(target.dsn);
+    if (target.host) {
+        conninfo.hosts.assign(1, *target.host);
+    }
     if (!std::all_of(conninfo.hosts.begin(), conninfo.hosts.end(), plausible)) {
         co_return Failure(Errc::connect_failed,
                           "cannot connect to the server: the DSN has a host with \"@\" or a port "
@@ -179,6 +182,15 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         PQsetNoticeReceiver(connection->connection_, receive_notice, &connection->broken_);
         connection->prepare_ = prepare;
         connection->attach(io);
+        if (target.system != 0) {
+            auto asking = connection->ask_for_origin(deadline);
+            co_await std::move(asking);
+            if (connection->origin_.system != target.system) {
+                errors.add(host_of(connection->connection_),
+                           "it is another server than the one that is meant");
+                break;
+            }
+        }
         if (several && target.timelines) {
             auto asking = connection->ask_for_origin(now + share);
             co_await std::move(asking);

@@ -78,6 +78,9 @@ struct Target {
 
     std::string dsn;
     std::optional<std::string> password;  ///< instead of what the DSN and the environment say
+    std::optional<Host> host;             ///< the same of its hosts
+    /// Only a server with this system identifier will do; 0: any.
+    std::int64_t system = 0;
     /// Of several hosts, one that is behind these is passed over; null: any host will do.
     std::shared_ptr<Timelines> timelines;
 };

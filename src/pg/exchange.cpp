@@ -87,18 +87,13 @@ Want Exchange::end(Answer answer) {
 }
 
 Want Exchange::send() {
-    static constexpr auto binary = [] {
-        std::array<int, Parameters::capacity> formats{};
-        formats.fill(1);
-        return formats;
-    }();
     const int count = static_cast<int>(parameters_->size());
     preparing_ = false;
     named_ = self_.prepares() && statement_->planned == Planned::once;
     if (!named_) {
         return sent(PQsendQueryParams(connection(), statement_->sql.c_str(), count,
                                       statement_->types.data(), parameters_->values(),
-                                      parameters_->lengths(), binary.data(), 1) == 1);
+                                      parameters_->lengths(), parameters_->formats(), 1) == 1);
     }
     const std::string renamed =
         self_.prepared_generation_ == 0 ? std::string() : self_.prepared_name(*statement_);
@@ -110,7 +105,7 @@ Want Exchange::send() {
                                   statement_->types.data()) == 1);
     }
     return sent(PQsendQueryPrepared(connection(), name.c_str(), count, parameters_->values(),
-                                    parameters_->lengths(), binary.data(), 1) == 1);
+                                    parameters_->lengths(), parameters_->formats(), 1) == 1);
 }
 
 Want Exchange::sent(bool good) {

@@ -18,9 +18,9 @@ constexpr std::uint32_t null_length = 0xffffffff;
 }  // namespace
 
 void Parameters::put(const char* data, std::size_t length) {
-    values_[size_] = data;
-    lengths_[size_] = static_cast<int>(length);
-    ++size_;
+    values_.push_back(data);
+    lengths_.push_back(static_cast<int>(length));
+    formats_.push_back(1);
 }
 
 void Parameters::int8(std::int64_t value) {
@@ -30,8 +30,9 @@ void Parameters::int8(std::int64_t value) {
 }
 
 void Parameters::own(std::string bytes) {
-    owned_[size_] = std::move(bytes);
-    put(owned_[size_].data(), owned_[size_].size());
+    std::string& kept = owned_count_ < usual ? owned_[owned_count_++] : more_owned_.emplace_back();
+    kept = std::move(bytes);
+    put(kept.data(), kept.size());
 }
 
 ArrayBuilder::ArrayBuilder(Oid element, std::size_t count) {

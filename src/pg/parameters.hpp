@@ -1,9 +1,10 @@
 #pragma once
 
 #include <array>
+#include <boost/container/small_vector.hpp>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <list>
 #include <string>
 #include <string_view>
 
@@ -27,8 +28,6 @@ inline constexpr char jsonb_version = '\x01';
 /// The parameters of one statement, all in binary format: text format ends at a NUL.
 class Parameters {
   public:
-    static constexpr std::size_t capacity = 8;
-
     /// Bytes that stay where they are until the statement is sent: text, or JSONB with its version.
     void borrow(std::string_view bytes) { put(bytes.data(), bytes.size()); }
     /// A 64-bit integer.
@@ -37,9 +36,10 @@ class Parameters {
     void own(std::string bytes);
     void null() { put(nullptr, 0); }
 
-    std::size_t size() const noexcept { return size_; }
+    std::size_t size() const noexcept { return values_.size(); }
     const char* const* values() const noexcept { return values_.data(); }
     const int* lengths() const noexcept { return lengths_.data(); }
+    const int* formats() const noexcept { return formats_.data(); }
 
     Parameters() = default;
     Parameters(const Parameters&) = delete;
@@ -48,10 +48,15 @@ class Parameters {
   private:
     void put(const char* data, std::size_t length);
 
-    std::size_t size_ = 0;
-    std::array<const char*, capacity> values_{};
-    std::array<int, capacity> lengths_{};
-    std::array<std::string, capacity> owned_;
+    // Room for those of most statements without allocating.
+    static constexpr std::size_t usual = 8;
+    boost::container::small_vector<const char*, usual> values_;
+    boost::container::small_vector<int, usual> lengths_;
+    boost::container::small_vector<int, usual> formats_;
+    // What is owned stays where it is, as short strings hold their bytes themselves.
+    std::array<std::string, usual> owned_;
+    std::size_t owned_count_ = 0;
+    std::list<std::string> more_owned_;
 };
 
 /// Builds a one-dimensional array in PostgreSQL's binary format.

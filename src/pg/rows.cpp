@@ -4,8 +4,6 @@
 
 #include <cstdlib>
 
-#include "pg/parameters.hpp"
-
 namespace psycache::detail::pg {
 
 void ClearResult::operator()(pg_result* result) const noexcept {
@@ -25,6 +23,10 @@ std::string_view Rows::bytes(std::size_t row, std::size_t column) const noexcept
 
 std::int64_t Rows::integer(std::size_t row, std::size_t column) const noexcept {
     return read_integer(bytes(row, column));
+}
+
+Oid Rows::type(std::size_t column) const noexcept {
+    return static_cast<Oid>(PQftype(result_.get(), static_cast<int>(column)));
 }
 
 std::uint64_t Rows::affected() const noexcept {

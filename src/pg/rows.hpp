@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "pg/parameters.hpp"
 #include "pg/result.hpp"
 
 namespace psycache::detail::pg {
@@ -19,6 +20,8 @@ class Rows {
     std::string_view bytes(std::size_t row, std::size_t column) const noexcept;
     /// A column of type int4 or int8.
     std::int64_t integer(std::size_t row, std::size_t column) const noexcept;
+    /// The type of a column.
+    Oid type(std::size_t column) const noexcept;
     /// How many rows the statement inserted, updated or deleted.
     std::uint64_t affected() const noexcept;
 

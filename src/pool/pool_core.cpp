@@ -40,12 +40,17 @@ class PoolCore::Lease final : public LeaseState {
 };
 
 PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options)
+    : PoolCore(std::move(executor), std::move(options), std::nullopt) {}
+
+PoolCore::PoolCore(asio::any_io_executor executor, PoolOptions options, std::optional<Node> node)
     : executor_(std::move(executor)),
       connecting_strand_(asio::make_strand(executor_)),
       options_(std::move(options)),
+      node_(std::move(node)),
       observers_(options_.instrumentations, options_.log),
       prepare_(std::make_shared<std::atomic<bool>>(options_.prepare_statements)),
-      state_(options_, std::random_device()()) {}
+      state_(options_, std::random_device()()),
+      nodes_(executor_, options_) {}
 
 PoolCore::~PoolCore() {
     // Its connections go with it: what the observers were told must not outlive it.
@@ -298,6 +303,7 @@ asio::awaitable<void> PoolCore::open_connection() {
         {
             const std::lock_guard lock(mutex_);
             opened = state_.opened(std::move(connection), Clock::now());
+            complained_ = false;
             opened.origin = opened.connection->origin();
             behind = state_.drop_behind(*timelines_);
         }
@@ -313,12 +319,15 @@ asio::awaitable<void> PoolCore::open_connection() {
         co_return;
     }
     PoolState::Waiters disappointed;
+    bool complains = true;
     {
         const std::lock_guard lock(mutex_);
         disappointed = state_.open_failed(began, failure, Clock::now());
+        // Without the node calls are only slower: once is enough.
+        complains = !node_ || !std::exchange(complained_, true);
     }
     show_change();
-    observers_.log(LogLevel::warning, failure.cause);
+    observers_.log(complains ? LogLevel::warning : LogLevel::debug, failure.cause);
     for (const auto& waiter : disappointed) {
         waiter->settle(Failure(failure));
     }
@@ -327,7 +336,12 @@ asio::awaitable<void> PoolCore::open_connection() {
 asio::awaitable<PoolCore::Connected> PoolCore::connect(asio::any_io_executor io,
                                                        TimePoint deadline) {
     pg::Target target(options_.dsn);
-    target.timelines = timelines_;
+    if (node_) {
+        target.host.emplace(pg::Host{node_->host, "", node_->port});
+        target.system = node_->system;
+    } else {
+        target.timelines = timelines_;
+    }
     if (options_.password) {
         auto asking = ask_for_password(deadline);
         auto password = co_await std::move(asking);
@@ -392,13 +406,45 @@ PoolStatistics PoolCore::statistics() {
         now = state_.statistics();
     }
     now.listening = listening_;
+    nodes_.add_to(now);
     if (!too_old.empty()) {
         show_change();
     }
     return now;
 }
 
+void PoolCore::set_limit(std::size_t limit) {
+    std::vector<PooledConnection> too_many;  // closed after the lock
+    {
+        const std::lock_guard lock(mutex_);
+        too_many = state_.set_limit(limit);
+    }
+    show_change();
+    connect_for_waiters();
+}
+
+bool PoolCore::reached() const {
+    const std::lock_guard lock(mutex_);
+    return state_.open() > 0;
+}
+
+void PoolCore::top_up() noexcept {
+    {
+        const std::lock_guard lock(mutex_);
+        state_.top_up();
+    }
+    connect_for_waiters();
+}
+
+std::vector<std::shared_ptr<PoolCore>> PoolCore::reach(const std::vector<Node>& nodes,
+                                                       const std::vector<std::string>& settings) {
+    NodePools::Reached reached = nodes_.reach(nodes, settings);
+    set_limit(reached.own);
+    return std::move(reached.pools);
+}
+
 void PoolCore::close() noexcept {
+    nodes_.close();
     PoolState::Closed rest;  // idle connections are closed after the lock
     {
         const std::lock_guard lock(mutex_);
@@ -411,6 +457,7 @@ void PoolCore::close() noexcept {
 }
 
 void PoolCore::dismiss_waiters() noexcept {
+    nodes_.dismiss_waiters();
     PoolState::Waiters waiters;
     {
         const std::lock_guard lock(mutex_);

@@ -13,6 +13,7 @@
 #include <psycache/connection_pool.hpp>
 
 #include "core/observers.hpp"
+#include "pool/node_pools.hpp"
 #include "pool/pool_state.hpp"
 
 namespace psycache::detail {
@@ -24,6 +25,8 @@ namespace psycache::detail {
 class PoolCore : public std::enable_shared_from_this<PoolCore> {
   public:
     PoolCore(asio::any_io_executor executor, PoolOptions options);
+    /// @param node where it leads instead of the hosts of the DSN.
+    PoolCore(asio::any_io_executor executor, PoolOptions options, std::optional<Node> node);
     PoolCore(const PoolCore&) = delete;
     PoolCore& operator=(const PoolCore&) = delete;
     ~PoolCore();
@@ -40,6 +43,15 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     /// Closes what was idle for too long first: without calls nothing else does.
     PoolStatistics statistics();
     void close() noexcept;
+    /// So many connections may be open from now on.
+    void set_limit(std::size_t limit);
+    /// @returns whether a connection is open, idle or lent.
+    bool reached() const;
+    /// Opens PoolOptions::min_idle connections in the background.
+    void top_up() noexcept;
+    /// Pools to the nodes of the cluster that this one's server belongs to; see NodePools::reach.
+    std::vector<std::shared_ptr<PoolCore>> reach(const std::vector<Node>& nodes,
+                                                 const std::vector<std::string>& settings);
     /// Sends away all who wait for a connection.
     void dismiss_waiters() noexcept;
     const asio::any_io_executor& executor() const noexcept { return executor_; }
@@ -91,6 +103,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     // emptied, and keeps for ever what is posted to it.
     const asio::strand<asio::any_io_executor> connecting_strand_;
     const PoolOptions options_;
+    const std::optional<Node> node_;
     const Observers observers_;
     const std::shared_ptr<std::atomic<bool>> prepare_;
     const std::shared_ptr<pg::Timelines> timelines_ = std::make_shared<pg::Timelines>();
@@ -98,7 +111,10 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     std::atomic<std::size_t> listening_{0};
     mutable std::mutex mutex_;
     PoolState state_;
-    PoolChange shown_;  // what the observers have been told, summed up
+    PoolChange shown_;         // what the observers have been told, summed up
+    bool complained_ = false;  // of a node that cannot be reached, since it last was
+
+    NodePools nodes_;
 };
 
 /// The core of a ConnectionPool, which other pools have not.

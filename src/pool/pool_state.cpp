@@ -9,8 +9,20 @@
 namespace psycache::detail {
 
 PoolState::PoolState(const PoolOptions& options, unsigned seed)
-    : options_(options), attempts_(seed), dice_(seed) {
+    : options_(options), limit_(options.max_size), attempts_(seed), dice_(seed) {
     counters_.max_size = options.max_size;
+}
+
+std::vector<PooledConnection> PoolState::set_limit(std::size_t limit) {
+    limit_ = limit;
+    std::vector<PooledConnection> too_many;
+    while (open_ > limit_ && !idle_.empty()) {
+        too_many.push_back(std::move(idle_.back()));
+        idle_.pop_back();
+        --open_;
+        ++counters_.retired;
+    }
+    return too_many;
 }
 
 std::vector<PooledConnection> PoolState::take_too_old(TimePoint now) {
@@ -83,10 +95,9 @@ void PoolState::leave(const Waiter& waiter, Duration waited) noexcept {
 }
 
 Failure PoolState::acquire_timeout() const {
-    Failure failure(
-        Errc::acquire_timed_out,
-        "no connection became free in time (acquire_timeout): " + std::to_string(open_) + " of " +
-            std::to_string(options_.max_size) + " are open");
+    Failure failure(Errc::acquire_timed_out,
+                    "no connection became free in time (acquire_timeout): " +
+                        std::to_string(open_) + " of " + std::to_string(limit_) + " are open");
     if (const auto& refused = attempts_.failure()) {
         failure.cause += "; the last attempt to open one failed: " + refused->cause;
         failure.sqlstate = refused->sqlstate;
@@ -96,7 +107,8 @@ Failure PoolState::acquire_timeout() const {
 }
 
 bool PoolState::keep(const PooledConnection& connection, bool reusable) noexcept {
-    const bool keeps = reusable && !closed_ && connection.retire_at > connection.idle_since;
+    const bool keeps =
+        reusable && !closed_ && open_ <= limit_ && connection.retire_at > connection.idle_since;
     if (!keeps) {
         --open_;
         ++(reusable ? counters_.retired : counters_.lost);
@@ -123,7 +135,7 @@ std::shared_ptr<PoolState::Waiter> PoolState::hand_over(PooledConnection& connec
 
 /// @returns whether one more is to be opened beside those that are.
 bool PoolState::wanted(std::size_t under_way) const noexcept {
-    if (closed_ || open_ + under_way >= options_.max_size) {
+    if (closed_ || open_ + under_way >= limit_) {
         return false;
     }
     if (warming_up_ > 0 && open_ + under_way < warm_) {

@@ -38,6 +38,14 @@ class PoolState {
     /// @param options of them, the limits; they outlive this.
     PoolState(const PoolOptions& options, unsigned seed);
 
+    /// So many may be open from now on, @ref PoolOptions::max_size until then.
+    /// @returns the idle connections that are too many; they are no longer counted.
+    std::vector<PooledConnection> set_limit(std::size_t limit);
+    std::size_t limit() const noexcept { return limit_; }
+    std::size_t open() const noexcept { return open_; }
+    /// min_idle connections are to be opened, though no caller waits for one.
+    void top_up() noexcept { topping_up_ = true; }
+
     /// @returns the connections that were idle for too long; they are no longer counted.
     std::vector<PooledConnection> take_too_old(TimePoint now);
 
@@ -113,6 +121,7 @@ class PoolState {
     const PoolOptions& options_;
     std::vector<PooledConnection> idle_;  // the newest last
     Waiters waiters_;
+    std::size_t limit_;
     std::size_t open_ = 0;        // idle and lent
     std::size_t connecting_ = 0;  // drivers
     std::size_t warming_up_ = 0;

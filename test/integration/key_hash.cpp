@@ -4,10 +4,12 @@
 
 #include <array>
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "shards/shard_map.hpp"
 #include "support/server.hpp"
 
 using namespace psycache::test;
@@ -31,11 +33,20 @@ TEST_CASE("The server and this process hash keys alike") {
             keys.push_back(std::move(key));
         }
     }
-    const Rows rows = sql.exec(query + "]) WITH ORDINALITY AS keys(k, i) ORDER BY i");
+    const std::string from = "]) WITH ORDINALITY AS keys(k, i) ORDER BY i";
+    const Rows rows = sql.exec(query + from);
     REQUIRE(rows.size() == keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) {
         CAPTURE(keys[i]);
         CHECK(rows[i][0] ==
               std::to_string(static_cast<std::int64_t>(psycache::detail::key_hash(keys[i]))));
+    }
+    query.replace(query.find("hashtextextended(k, 0)"), std::strlen("hashtextextended(k, 0)"),
+                  "hashtext(k)");
+    const Rows short_ones = sql.exec(query + from);
+    REQUIRE(short_ones.size() == keys.size());
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        CAPTURE(keys[i]);
+        CHECK(short_ones[i][0] == std::to_string(psycache::detail::shard_hash(keys[i])));
     }
 }

@@ -3,6 +3,7 @@
 /// @file
 /// A schema of a test's own, so that tests run side by side on one server.
 
+#include <cstdlib>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -45,6 +46,12 @@ class TestSchema {
             sql_.exec("CREATE INDEX IF NOT EXISTS ix_psycache_expires_at ON " + this->table() +
                       " (expires_at)");
         }
+        if (table != Table::none && shards() > 0) {
+            // Where they are is another matter: each test makes its own.
+            sql_.exec("SET citus.shard_count = " + std::to_string(shards()));
+            sql_.exec("SELECT create_distributed_table(" + quote_literal(this->table()) +
+                      ", 'key', colocate_with := 'none')");
+        }
         if (table == Table::python_without_index) {
             sql_.exec("DROP INDEX " + quoted() + ".ix_psycache_expires_at");
         }
@@ -86,6 +93,13 @@ class TestSchema {
             escaped += c;
         }
         return dsn_with({{"options", "-csearch_path=" + escaped}});
+    }
+
+    /// Into how many shards tables are divided: `PSYCACHE_TEST_SHARDS`, where the tests are run on
+    /// a cluster of Citus; 0: not at all.
+    static int shards() {
+        const char* const text = std::getenv("PSYCACHE_TEST_SHARDS");
+        return text != nullptr ? std::atoi(text) : 0;
     }
 
     Psql& sql() { return sql_; }

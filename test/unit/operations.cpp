@@ -125,7 +125,6 @@ TEST_CASE("of several puts with tags of a key all tags are written, each once", 
     CHECK(elements(bound.parameters, 3) == Texts{"x", "x", "y", "z"});
     CHECK(elements(bound.parameters, 4) == Texts{"a", "b", "b", "b"});
     CHECK(bound.parameters.size() == 5);
-    CHECK(bound.parameters.size() < pg::Parameters::capacity);
 }
 
 TEST_CASE("a prefix is a pattern that means itself", "[operations]") {
@@ -228,13 +227,16 @@ TEST_CASE("where tables are distributed writes are simple statements of one key"
     const Operations distributed(std::nullopt, true, 5s);
     const Operation* const writes[] = {&distributed.put, &distributed.remove, &distributed.touch};
     for (const Operation* write : writes) {
-        CHECK(write->shares());
+        CHECK(write->shares(false));
     }
     distributed.table.distributed = true;
     for (const Operation* write : writes) {
-        CHECK_FALSE(write->shares());
+        CHECK_FALSE(write->shares(false));
     }
-    CHECK(distributed.get.shares());
+    CHECK(distributed.get.shares(false));
+    CHECK(distributed.put.shares(true));
+    CHECK(distributed.remove.shares(true));
+    CHECK_FALSE(distributed.touch.shares(true));
 
     const Calls calls[] = {
         {std::make_shared<PutCall>(distributed.put, "a", TimePoint(), "\x01{}", 1h)},
@@ -246,5 +248,61 @@ TEST_CASE("where tables are distributed writes are simple statements of one key"
         for (const char* part : {"SELECT", "FROM (", "set_config", "RETURNING", "FOR UPDATE"}) {
             CHECK(sql.find(part) == std::string::npos);
         }
+    }
+}
+
+TEST_CASE("where rows of a distributed table lie together one statement writes several",
+          "[operations]") {
+    const Operations distributed(std::nullopt, true, 5s);
+    distributed.table.distributed = true;
+    const Calls puts = {
+        std::make_shared<PutCall>(distributed.put, "b", TimePoint(), "\x01{}", 1h),
+        std::make_shared<PutCall>(distributed.put, "a", TimePoint(), "\x01[]", no_expiry),
+        std::make_shared<PutCall>(distributed.put, "b", TimePoint(), "\x01[1]", 1s)};
+    const Group group(CallSpan(puts), true);
+    pg::Parameters parameters;
+    const pg::Statement& put = distributed.put.bind(group, parameters);
+    CAPTURE(put.sql);
+    CHECK(put.sql.find("VALUES ($1, $2, ") != std::string::npos);
+    CHECK(put.sql.find("($4, $5, ") != std::string::npos);
+    CHECK(put.sql.find("SELECT") == std::string::npos);
+    CHECK(put.sql.find("RETURNING") == std::string::npos);
+    REQUIRE(parameters.size() == 6);
+    REQUIRE(put.types.size() == 7);
+    const auto text = [&](std::size_t i) {
+        return std::string(parameters.values()[i],
+                           static_cast<std::size_t>(parameters.lengths()[i]));
+    };
+    // By key, and of one key the last.
+    CHECK(text(0) == "a");
+    CHECK(text(1) == "\x01[]");
+    CHECK(parameters.values()[2] == nullptr);
+    CHECK(text(3) == "b");
+    CHECK(text(4) == "\x01[1]");
+    CHECK(pg::read_integer(text(5)) == 1'000'000);
+
+    pg::Parameters again;
+    CHECK(&distributed.put.bind(group, again) == &put);
+
+    const Calls removes = {std::make_shared<RemoveCall>(distributed.remove, "b", TimePoint()),
+                           std::make_shared<RemoveCall>(distributed.remove, "a", TimePoint())};
+    pg::Parameters keys;
+    const std::string& sql = distributed.remove.bind(Group(CallSpan(removes), true), keys).sql;
+    CAPTURE(sql);
+    CHECK(sql.starts_with("DELETE"));
+    CHECK(sql.find("FOR UPDATE") == std::string::npos);
+}
+
+TEST_CASE("a statement has as many parameters as it needs", "[operations]") {
+    pg::Parameters parameters;
+    for (int i = 0; i < 400; ++i) {
+        parameters.own(std::to_string(i));
+    }
+    REQUIRE(parameters.size() == 400);
+    for (int i = 0; i < 400; ++i) {
+        CHECK(std::string_view(parameters.values()[i],
+                               static_cast<std::size_t>(parameters.lengths()[i])) ==
+              std::to_string(i));
+        CHECK(parameters.formats()[i] == 1);
     }
 }

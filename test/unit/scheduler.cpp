@@ -2,9 +2,11 @@
 
 #include "batching/scheduler.hpp"
 
+#include <boost/asio/io_context.hpp>
 #include <catch2/catch.hpp>
 #include <string>
 
+#include "batching/lane.hpp"
 #include "unit/calls.hpp"
 
 using namespace psycache;
@@ -136,7 +138,7 @@ TEST_CASE("calls of an operation that shares no statements go alone", "[schedule
         }
         const pg::Statement& looks_for_locks() const override { return none; }
         LockSight lock_sight(const pg::Rows&) const override { return {}; }
-        bool shares() const noexcept override { return false; }
+        bool shares(bool /*one_server*/) const noexcept override { return false; }
         const pg::Statement none{"", {}};
     };
     const Alone alone;
@@ -538,4 +540,64 @@ TEST_CASE("writes whose keys go apart share a statement with other keys only", "
     }
     CHECK(keys_of(freed) == "aa");
     CHECK(site.order.size() == 0);
+}
+
+TEST_CASE("Calls of one lane go together, whatever came between them") {
+    const auto one = std::make_shared<const Lane>(nullptr);
+    const auto other = std::make_shared<const Lane>(nullptr);
+    SchedulerSite site;
+    for (const char* key : {"a1", "b2", "c1", "d2", "e"}) {
+        auto queued = call(reading, key);
+        queued->lane = key[1] == '1' ? one : key[1] == '2' ? other : nullptr;
+        site.scheduler.add(std::move(queued));
+    }
+    REQUIRE(site.call_worker());
+    CHECK(keys_of(site.next()) == "ac");
+    CHECK(keys_of(site.next()) == "bd");
+    CHECK(keys_of(site.next()) == "e");
+    CHECK(site.next().empty());
+    CHECK(site.scheduler.queued() == 0);
+}
+
+TEST_CASE("The calls of a lane are not parted among workers") {
+    GroupLimits limits;
+    limits.each = 2;
+    SchedulerSite site(limits);
+    const auto lane = std::make_shared<const Lane>(nullptr);
+    for (const char* key : {"a", "b", "c", "d", "e", "f"}) {
+        auto queued = call(reading, key);
+        queued->lane = lane;
+        site.scheduler.add(std::move(queued));
+    }
+    REQUIRE(site.call_worker());
+    CHECK(keys_of(site.next()) == "abcdef");
+}
+
+TEST_CASE("What shares a statement only where its rows are does so in no other lane") {
+    class OnServer final : public Operation {
+      public:
+        OnServer() : Operation("put", true) {}
+        const pg::Statement& bind(const Group&, pg::Parameters&) const override { return none_; }
+        void answer(const Group&, const pg::Rows&, Resume) const override {}
+        bool shares(bool one_server) const noexcept override { return one_server; }
+        Failure explain(Failure failure) const override { return failure; }
+        const pg::Statement& looks_for_locks() const override { return none_; }
+        LockSight lock_sight(const pg::Rows&) const override { return {}; }
+
+      private:
+        const pg::Statement none_{"", {}};
+    } const operation;
+    asio::io_context context;
+    const bool direct = GENERATE(true, false);
+    CAPTURE(direct);
+    const auto lane = std::make_shared<const Lane>(
+        direct ? std::make_shared<PoolCore>(context.get_executor(), PoolOptions()) : nullptr);
+    SchedulerSite site;
+    for (const char* key : {"a", "b"}) {
+        auto queued = call(operation, key);
+        queued->lane = lane;
+        site.scheduler.add(std::move(queued));
+    }
+    REQUIRE(site.call_worker());
+    CHECK(keys_of(site.next()) == (direct ? "ab" : "a"));
 }

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "core/clock.hpp"
+#include "pg/connection.hpp"
+#include "pool/pool_core.hpp"
+
+namespace psycache::detail {
+
+/// A part of the table that lies on one server, and is named by no statement of its own: calls
+/// whose rows are in it share statements with each other, and with no others.
+struct Lane {
+    explicit Lane(std::shared_ptr<PoolCore> leads_to) : pool(std::move(leads_to)) {}
+
+    /// Leads to the server where the rows are; null: the cache's own pool leads near enough.
+    const std::shared_ptr<PoolCore> pool;
+};
+
+/// Knows the lanes of a table, if it has any, and what to ask the server for that. What it knows
+/// may be out of date: statements name the whole table, so that they are right wherever they are
+/// sent.
+///
+/// Safe for several threads.
+class Lanes {
+  public:
+    /// @param divided whether it is known that the server may divide the table; outlives this.
+    explicit Lanes(const std::atomic<bool>& divided) : divided_(divided) {}
+    Lanes(const Lanes&) = delete;
+    Lanes& operator=(const Lanes&) = delete;
+    virtual ~Lanes() = default;
+
+    bool used() const noexcept { return divided_.load(std::memory_order_relaxed); }
+
+    /// @returns the lane of a key; null where there is none.
+    virtual std::shared_ptr<const Lane> lane_of(std::string_view key) = 0;
+
+    /// A statement that has no parameter or one, of type text.
+    struct Question {
+        const pg::Statement* statement;  ///< lives as long as the lanes
+        std::optional<std::string> parameter;
+    };
+    /// @param shared_read whether calls are about to be sent that a divided table makes dear.
+    /// @returns what is to be asked now; until answered() has returned nothing, no other is asked.
+    virtual std::optional<Question> ask(bool shared_read, TimePoint now) = 0;
+    /// @returns what is to be asked next.
+    virtual std::optional<Question> answered(const pg::Answer& answer, TimePoint now) = 0;
+    /// The question could not be put.
+    virtual void not_asked(TimePoint now) = 0;
+    /// A write was refused as the server refuses those that a divided table does not take.
+    /// @returns whether that may be the reason: then it is taken for divided until it was asked
+    /// again.
+    virtual bool suspect(TimePoint now) = 0;
+    /// @returns to how many servers lanes lead.
+    virtual std::size_t servers() const = 0;
+    /// A server that a lane leads to has refused a statement: it is to be asked soon.
+    virtual void doubt(TimePoint now) = 0;
+
+  private:
+    const std::atomic<bool>& divided_;
+};
+
+}  // namespace psycache::detail

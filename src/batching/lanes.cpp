@@ -1,0 +1,133 @@
+// The part of Batcher that sends calls to the servers where their rows are.
+
+#include "batching/lane.hpp"
+
+#include <algorithm>
+
+#include "batching/batcher.hpp"
+#include "pool/borrow.hpp"
+#include "pool/lease_state.hpp"
+
+namespace psycache::detail {
+
+namespace {
+
+/// How long a look may hold up the calls that are about to be sent.
+constexpr std::chrono::seconds look_patience{1};
+
+}  // namespace
+
+/// @returns a connection to the server of the calls' lane, if one is free; if none is open there
+/// yet, that is begun.
+Batcher::LaneLease Batcher::borrow_in_lane(const Calls& calls) const {
+    LaneLease borrowed;
+    const std::shared_ptr<PoolCore>& pool = calls.front()->lane->pool;
+    if (pool) {
+        borrowed.lease = pool->try_acquire();
+        borrowed.wait = !*borrowed.lease && pool->reached();
+        if (!*borrowed.lease && !borrowed.wait) {
+            pool->top_up();
+        }
+    }
+    return borrowed;
+}
+
+/// Borrows a connection for calls that have a lane. @returns it, or why there is none; the group's
+/// outcome is one_by_one if they cannot be sent as a whole.
+asio::awaitable<Result<ConnectionLease>> Batcher::lease_for(Running& group) {
+    LaneLease borrowed = borrow_in_lane(group.calls);
+    if (borrowed.wait) {
+        auto waiting = PoolCore::acquire(group.calls.front()->lane->pool);
+        borrowed.lease = co_await std::move(waiting);
+    }
+    group.in_lane = borrowed.lease && *borrowed.lease;
+    if (group.in_lane) {
+        co_return std::move(borrowed.lease);
+    }
+    if (!leave_lane(group)) {
+        co_return ConnectionLease();
+    }
+    Result<ConnectionLease> lease = borrow_idle(*pool_, *observers_);
+    if (!*lease) {
+        lease = co_await borrow(*pool_, *observers_);
+    }
+    co_return lease;
+}
+
+/// From now on calls go through the cache's own pool. @returns whether they may share a statement
+/// there; otherwise the outcome is one_by_one.
+bool Batcher::leave_lane(Running& group) const {
+    if (group.outcome == Outcome::elsewhere) {
+        settings_.lanes->doubt(Clock::now());
+    }
+    const bool together = group.calls.size() == 1 || group.calls.front()->operation.shares(false);
+    for (const auto& call : group.calls) {
+        call->lane.reset();
+    }
+    group.outcome = together ? Outcome::retry : Outcome::one_by_one;
+    return together;
+}
+
+/// @returns what is to be asked before these calls are sent.
+std::optional<Lanes::Question> Batcher::question_for(const Calls& calls) const {
+    if (!settings_.lanes) {
+        return std::nullopt;
+    }
+    const bool shared_read = calls.size() > 1 && !calls.front()->operation.writes;
+    return settings_.lanes->ask(shared_read, Clock::now());
+}
+
+asio::awaitable<void> Batcher::look_for_lanes(Lanes::Question question) {
+    const TimePoint until = Clock::now() + look_patience;
+    Result<ConnectionLease> lease = borrow_idle(*pool_, *observers_);
+    if (!*lease) {
+        lease = co_await borrow(*pool_, *observers_);
+    }
+    if (!lease || !lease->state().connection().attach(home_)) {
+        settings_.lanes->not_asked(Clock::now());
+        co_return;
+    }
+    std::optional<Lanes::Question> next(std::move(question));
+    while (next) {
+        pg::Parameters parameters;
+        if (next->parameter) {
+            parameters.borrow(*next->parameter);
+        }
+        auto asking = lease->state().connection().execute(*next->statement, parameters, until);
+        const pg::Answer answer = co_await std::move(asking);
+        next = settings_.lanes->answered(answer, Clock::now());
+    }
+    serve_lanes();
+}
+
+void Batcher::look_for_lanes_blocking(Lanes::Question question) {
+    const TimePoint until = Clock::now() + look_patience;
+    const Result<ConnectionLease> lease = borrow_here(*pool_, *observers_);
+    if (!lease || !*lease) {
+        settings_.lanes->not_asked(Clock::now());
+        return;
+    }
+    std::optional<Lanes::Question> next(std::move(question));
+    while (next) {
+        pg::Parameters parameters;
+        if (next->parameter) {
+            parameters.borrow(*next->parameter);
+        }
+        next = settings_.lanes->answered(
+            lease->state().connection().execute_blocking(*next->statement, parameters, until),
+            Clock::now());
+    }
+    serve_lanes();
+}
+
+/// Where many calls wait, all servers are kept busy. Few are kept together instead.
+void Batcher::serve_lanes() {
+    const std::size_t servers = settings_.lanes->servers();
+    GroupLimits limits = settings_.limits;
+    limits.most = std::max(limits.most, 2 * servers);
+    limits.most_writing = std::max(limits.most_writing, servers);
+    const std::lock_guard lock(mutex_);
+    scheduler_.set_limits(servers > 0 ? limits : settings_.limits);
+}
+
+}  // namespace psycache::detail
