@@ -12,7 +12,7 @@ constexpr std::size_t threads = 16;
 
 /// Every caller pauses for so long after a failure, so that a server that is away is asked by all
 /// of them, and not thousands of times.
-constexpr auto after_failure = 5ms;
+constexpr Milliseconds after_failure = 5ms;
 
 std::string key_of(std::size_t caller) {
     return "caller" + std::to_string(caller);
@@ -244,8 +244,9 @@ asio::awaitable<void> Load::call(std::size_t caller) {
         if (!missed) {
             check(value, expected, caller);
         }
-        if (failure || missed) {
-            co_await pause(after_failure);
+        const auto rest = std::max(pause_.load(), failure || missed ? after_failure : 0ms);
+        if (rest != 0ms) {
+            co_await pause(rest);
         }
     }
 }
@@ -271,8 +272,9 @@ void Load::call_blocking(std::size_t caller) {
         if (!missed) {
             check(value, expected, caller);
         }
-        if (failure || missed) {
-            std::this_thread::sleep_for(after_failure);
+        const auto rest = std::max(pause_.load(), failure || missed ? after_failure : 0ms);
+        if (rest != 0ms) {
+            std::this_thread::sleep_for(rest);
         }
     }
 }

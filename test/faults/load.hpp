@@ -97,6 +97,8 @@ class Load {
 
     /// What a get may find from now on.
     void entries(Entries entries) { entries_ = entries; }
+    /// Lets every caller pause after each put and get, where others need the processors as well.
+    void pace(Milliseconds pause) { pause_ = pause; }
 
     /// Waits until every caller had a good put and get that began from now on. @returns whether
     /// they had.
@@ -130,6 +132,7 @@ class Load {
 
     Record record_;
     std::atomic<Entries> entries_ = Entries::stay;
+    std::atomic<Milliseconds> pause_ = Milliseconds(0);
     std::atomic<bool> ends_ = false;
     std::atomic<bool> held_ = false;
     std::atomic<std::size_t> waiting_ = 0;  // callers that are held

@@ -68,7 +68,7 @@ class PrivateServer {
     /// Its processes, the one that the others come from first.
     std::vector<pid_t> processes() const;
 
-    /// Ends the processes of the cluster in @p folder and removes the folder.
+    /// Ends what works in @p folder and the cluster in there, and removes the folder.
     static void remove(const std::string& folder);
 
   private:
