@@ -98,6 +98,8 @@ asio::awaitable<bool> poll_connecting(PGconn* connection, Watch& watch,
     co_return true;
 }
 
+constexpr const char* silent = "it did not answer in time";
+
 /// @returns which host it is, for people.
 std::string host_of(const PGconn* connection) {
     return "host \"" + std::string(PQhost(connection)) + "\" port " + PQport(connection);
@@ -112,13 +114,15 @@ std::string behind_reason(const Origin& origin, const Timelines& timelines) {
 
 }  // namespace
 
-/// Where that cannot be asked, nothing is known of it, and it is taken as it is.
-asio::awaitable<void> Connection::ask_for_origin(TimePoint deadline) {
+/// Where that cannot be asked, nothing is known of it, and it is taken as it is. @returns why the
+/// connection is lost, should it be.
+asio::awaitable<Failure> Connection::ask_for_origin(TimePoint deadline) {
     auto asking = execute_script(std::string(origin_sql), deadline);
     const Answer answer = co_await std::move(asking);
     if (answer && answer->size() == 1) {
         origin_ = read_origin(answer->bytes(0, 0), answer->bytes(0, 1));
     }
+    co_return answer ? Failure(Errc::connection_lost) : answer.error().failure;
 }
 
 asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
@@ -164,7 +168,7 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         if (!answered) {
             errors.add(PQerrorMessage(handle.get()));
             if (several) {
-                errors.add(host_of(handle.get()), "it did not answer in time");
+                errors.add(host_of(handle.get()), silent);
             }
             hosts.erase(hosts.begin(), behind_current(hosts, handle.get()));
             continue;
@@ -193,12 +197,15 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
         }
         if (several && target.timelines) {
             auto asking = connection->ask_for_origin(now + share);
-            co_await std::move(asking);
+            const Failure failure = co_await std::move(asking);
             connection->timelines_ = target.timelines;
             const bool admitted = target.timelines->admit(connection->origin_);
             if (!admitted) {
                 errors.add(host_of(connection->connection_),
                            behind_reason(connection->origin_, *target.timelines));
+            } else if (!connection->reusable()) {
+                errors.add(host_of(connection->connection_),
+                           failure.code == Errc::timed_out ? silent : failure.cause);
             }
             if (!admitted || !connection->reusable()) {
                 hosts.erase(hosts.begin(), behind_current(hosts, connection->connection_));

@@ -212,7 +212,7 @@ class Connection {
 
     explicit Connection(pg_conn* connection);
 
-    asio::awaitable<void> ask_for_origin(TimePoint deadline);
+    asio::awaitable<Failure> ask_for_origin(TimePoint deadline);
     asio::awaitable<Answer> run_until(Exchange exchange, TimePoint deadline);
     bool wait_for(Want want, TimePoint deadline) const noexcept;
     bool stays_usable() const noexcept;

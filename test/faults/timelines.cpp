@@ -143,3 +143,30 @@ TEST_CASE("What an old primary still answers counts for nothing once the new one
         CHECK(reader.get_raw("key") == numbered(4));
     }
 }
+
+TEST_CASE("A host that is lost while it is asked for its timeline is named with its reason") {
+    const auto [what, reason] = GENERATE(table<std::string, std::string>(
+        {{"pg_terminate_backend(pg_backend_pid())", "the connection was lost"},
+         {"pg_sleep(600) IS NULL", "it did not answer in time"}}));
+    CAPTURE(what);
+    TestSchema schema(Table::none);
+    schema.sql().exec("CREATE FUNCTION " + schema.quoted() +
+                      ".pg_control_system(OUT system_identifier bigint, OUT done bool) LANGUAGE "
+                      "SQL AS 'SELECT 1::bigint, " +
+                      what + "'");
+    const std::string host = PQhost(schema.sql().native());
+    const std::string port = PQport(schema.sql().native());
+    PoolOptions pool;
+    pool.dsn = dsn_with({{"host", host + ",127.0.0.1"},
+                         {"port", port + ",1"},
+                         {"options", "-csearch_path=" + schema.name() + ",pg_catalog"}});
+    pool.connect_timeout = 1s * slowness;
+    pool.acquire_timeout = 2s * slowness;
+    PostgresCache cache(pool);
+    const Failure failure = failure_of([&] { cache.get_raw("key"); });
+    INFO(failure.what());
+    CHECK(failure.code() == Errc::connect_failed);
+    CHECK_THAT(failure.what(),
+               Catch::Contains("host \"" + host + "\" port " + port + ": " + reason));
+    CHECK_THAT(failure.what(), Catch::Contains("port 1 failed: "));
+}
