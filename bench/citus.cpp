@@ -152,7 +152,7 @@ asio::awaitable<void> call_until(psycache::AsyncPostgresCache cache, Calls& call
 
 struct Cost {
     double rate = 0;
-    double cpu = 0;  // microseconds a call
+    double cpu = 0;     // microseconds a call
     double shared = 0;  // calls a statement
 };
 
