@@ -71,6 +71,7 @@ class Call : public Waited {
     const CallOwner* together = nullptr;
     std::shared_ptr<WaitingThread> thread;  // that waits for it; none where a coroutine does
     std::shared_ptr<const Lane> lane;       // of its key, when it was queued; null: none
+    unsigned step = 0;  // of an operation that takes several statements, the one that is next
 
     /// Where it is; the batcher's, under its lock.
     struct Progress {

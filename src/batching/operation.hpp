@@ -44,9 +44,9 @@ class Operation {
     /// @returns whether calls may share a statement, as far as is known.
     virtual bool shares(bool /*one_server*/) const noexcept { return true; }
 
-    /// @returns whether good rows say that a statement of bind() had the wrong form and did
-    /// nothing: then its calls are sent again, and bind() knows better.
-    virtual bool wants_other_form(const pg::Statement& /*sent*/,
+    /// @returns whether good rows say that a statement of bind() had the wrong form, or was a step
+    /// of several, and did nothing: then its calls are sent again, and bind() knows better.
+    virtual bool wants_other_form(const Group& /*group*/, const pg::Statement& /*sent*/,
                                   const pg::Rows& /*rows*/) const noexcept {
         return false;
     }

@@ -69,7 +69,7 @@ Outcome StatementRun::conclude(SendAttempts& attempts) {
     watch_.ended(answer_ ? boost::system::error_code() : answer_.error().failure.code);
     // Back before any caller is answered: its next call finds it idle.
     lease_ = ConnectionLease();
-    if (answer_ && group_.operation().wants_other_form(statement_, *answer_)) {
+    if (answer_ && group_.operation().wants_other_form(group_, statement_, *answer_)) {
         return group_.lone() ? Outcome::retry : Outcome::one_by_one;
     }
     if (answer_) {

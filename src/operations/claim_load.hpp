@@ -15,9 +15,7 @@ class ClaimLoad final : public LeaseOperation {
                                  " AS t (key, value, expires_at) SELECT $1::text, $2::jsonb, ",
                                  LoadLease::expiry_of("$3::bigint"), " FROM ",
                                  Table::lock_limit("$4"), conflict(), told}),
-                         concat({"INSERT INTO ", its_table.name,
-                                 " AS t (key, value, expires_at) VALUES ($1, $2, ",
-                                 LoadLease::expiry_of("$3"), ")", conflict(), told})) {}
+                         steps(its_table)) {}
 
     static std::string claim(const Table& table, std::string_view milliseconds) {
         return concat(
@@ -28,6 +26,22 @@ class ClaimLoad final : public LeaseOperation {
 
   private:
     static constexpr std::string_view told = " RETURNING t.key, t.expires_at";
+    static std::string may_be_taken() {
+        return concat({"t.expires_at <= statement_timestamp() AND (t.value = $2 OR NOT ",
+                       LoadLease::leased("t"), ")"});
+    }
+    /// Leaves a stub where there is no row; else where none is live and leased; else it may have
+    /// gone meanwhile.
+    static std::array<std::string, 3> steps(const Table& table) {
+        const std::string insert =
+            concat({"INSERT INTO ", table.name, " AS t (key, value, expires_at) VALUES ($1, $2, ",
+                    LoadLease::expiry_of("$3"), ") ON CONFLICT (key) DO NOTHING", told});
+        return {insert,
+                concat({"UPDATE ", table.name,
+                        " AS t SET value = $2, expires_at = ", LoadLease::expiry_of("$3"),
+                        " WHERE t.key = $1 AND ", may_be_taken(), told}),
+                insert};
+    }
     static std::string conflict() {
         return concat(
             {" ON CONFLICT (key) DO UPDATE SET value = excluded.value,"

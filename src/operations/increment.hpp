@@ -25,19 +25,16 @@ class Increment final : public TableOperation {
         : TableOperation(its_table, "increment", true, Traits{.replayable = false}),
           one_(concat({"INSERT INTO ", table.name,
                        " AS t (key, value, expires_at) SELECT $1::text, to_jsonb($2::bigint), ",
-                       Table::expiry_of("$3::bigint"), " FROM ", Table::lock_limit("$4"), conflict,
-                       returning()}),
+                       Table::expiry_of("$3::bigint"), " FROM ", Table::lock_limit("$4"),
+                       conflict(), returning()}),
                {pg::Oid::text, pg::Oid::int8, pg::Oid::int8, pg::Oid::text}),
-          distributed_(concat({"INSERT INTO ", table.name,
-                               " AS t (key, value, expires_at) VALUES ($1, to_jsonb($2::bigint), ",
-                               Table::expiry_of("$3"), ")", conflict, returning()}),
-                       {pg::Oid::text, pg::Oid::int8, pg::Oid::int8, pg::Oid::text}),
+          distributed_(steps(table), {pg::Oid::text, pg::Oid::int8, pg::Oid::int8, pg::Oid::text}),
           // As text: the sum of several may be none of 64 bits, which the server then says.
           many_(concat({"INSERT INTO ", table.name,
                         " AS t (key, value, expires_at) SELECT e.k, to_jsonb(e.n::bigint), ",
                         Table::expiry_of("e.ttl"), " FROM ", Table::lock_limit("$4"),
-                        ", unnest($1::text[], $2::text[], $3::bigint[]) AS e(k, n, ttl)", conflict,
-                        returning()}),
+                        ", unnest($1::text[], $2::text[], $3::bigint[]) AS e(k, n, ttl)",
+                        conflict(), returning()}),
                 {pg::Oid::text_array, pg::Oid::text_array, pg::Oid::int8_array, pg::Oid::text}) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
@@ -46,7 +43,7 @@ class Increment final : public TableOperation {
             parameters.borrow(call.key);
             parameters.int8(call.by);
             add_ttl(parameters, call.ttl);
-            return table.distributed ? distributed_ : one_;
+            return table.distributed ? distributed_.of(group) : one_;
         }
         pg::ArrayBuilder sums(pg::Oid::text, group.keys());
         for (std::size_t i = 0; i < group.keys(); ++i) {
@@ -57,6 +54,11 @@ class Increment final : public TableOperation {
         parameters.own(
             ttls_of(group, [&](std::size_t i) { return group.first<IncrementCall>(i).ttl; }));
         return many_;
+    }
+
+    bool wants_other_form(const Group& group, const pg::Statement& sent,
+                          const pg::Rows& rows) const noexcept override {
+        return distributed_.goes_on(group, sent, rows);
     }
 
     void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
@@ -89,14 +91,42 @@ class Increment final : public TableOperation {
   private:
     __extension__ using Sum = __int128;  // of 64 bits each, however many
 
-    static constexpr std::string_view conflict =
-        " ON CONFLICT (key) DO UPDATE SET value = CASE WHEN t.expires_at <= statement_timestamp()"
-        " THEN excluded.value ELSE to_jsonb(t.value::bigint + excluded.value::bigint) END,"
-        " expires_at = CASE WHEN t.expires_at <= statement_timestamp() THEN excluded.expires_at"
-        " ELSE t.expires_at END WHERE t.expires_at <= statement_timestamp()"
-        " OR CASE jsonb_typeof(t.value) WHEN 'number' THEN scale(t.value::numeric) = 0"
+    static constexpr std::string_view is_counter =
+        "CASE WHEN jsonb_typeof(t.value) = 'number' THEN scale(t.value::numeric) = 0"
         " AND t.value::numeric BETWEEN -9223372036854775808 AND 9223372036854775807"
         " ELSE false END";
+    static std::string conflict() {
+        return concat(
+            {" ON CONFLICT (key) DO UPDATE SET value = CASE WHEN t.expires_at <="
+             " statement_timestamp() THEN excluded.value"
+             " ELSE to_jsonb(t.value::bigint + excluded.value::bigint) END,"
+             " expires_at = CASE WHEN t.expires_at <= statement_timestamp() THEN"
+             " excluded.expires_at ELSE t.expires_at END"
+             " WHERE t.expires_at <= statement_timestamp() OR ",
+             is_counter});
+    }
+    /// Counts up where a counter is live; else makes one where there is no row, or one that has
+    /// expired; else one may have come meanwhile. What is no counter answers none of them.
+    static std::array<std::string, 4> steps(const Table& table) {
+        const std::string_view told = table.sizes ? " RETURNING t.key, t.value::bigint, 0"
+                                                  : " RETURNING t.key, t.value::bigint";
+        // The cast by way of text is immutable, as such a table wants it; to_jsonb() is not.
+        const std::string count =
+            concat({"UPDATE ", table.name,
+                    " AS t SET value = (t.value::bigint + $2::bigint)::text::jsonb"
+                    " WHERE t.key = $1 AND t.expires_at > statement_timestamp() AND ",
+                    is_counter, told});
+        return {count,
+                concat({"INSERT INTO ", table.name,
+                        " AS t (key, value, expires_at) VALUES ($1, $2::bigint::text::jsonb, ",
+                        Table::expiry_of("$3"), ") ON CONFLICT (key) DO NOTHING", told}),
+                concat({"UPDATE ", table.name,
+                        " AS t SET value = $2::bigint::text::jsonb, expires_at = ",
+                        Table::expiry_apart("$3"),
+                        " WHERE t.key = $1 AND t.expires_at <= statement_timestamp()", told}),
+                count};
+    }
+
     std::string_view returning() const noexcept {
         return table.sizes ? " RETURNING t.key, t.value::bigint, pg_column_size(t.value)"
                            : " RETURNING t.key, t.value::bigint";
@@ -149,7 +179,7 @@ class Increment final : public TableOperation {
     }
 
     const pg::Statement one_;
-    const pg::Statement distributed_;
+    const Steps<4> distributed_;
     const pg::Statement many_;
 };
 

@@ -119,9 +119,9 @@ class LeaseOperation : public TableOperation {
     /// @param one   the same of one key: however little the server knows of the table, it finds
     /// that
     ///              by the index.
-    /// @param plain the same where tables are distributed.
+    /// @param plain the same where tables are distributed, in steps; "" for no further one.
     LeaseOperation(const Table& its_table, std::string_view its_name, std::string many,
-                   std::string one, std::string plain)
+                   std::string one, std::array<std::string, 3> plain)
         : TableOperation(its_table, its_name, true, Traits{.keys_apart = true}),
           many_(std::move(many),
                 {pg::Oid::text_array, pg::Oid::jsonb_array, pg::Oid::int8_array, pg::Oid::text}),
@@ -129,13 +129,18 @@ class LeaseOperation : public TableOperation {
           distributed_(std::move(plain),
                        {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}) {}
 
+    bool wants_other_form(const Group& group, const pg::Statement& sent,
+                          const pg::Rows& rows) const noexcept override {
+        return distributed_.goes_on(group, sent, rows);
+    }
+
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
         if (group.lone()) {
             const auto& call = group.first<LeaseCall>(0);
             parameters.borrow(call.key);
             parameters.borrow(call.stub);
             parameters.int8(call.lease.count());
-            return table.distributed ? distributed_ : one_;
+            return table.distributed ? distributed_.of(group) : one_;
         }
         add_leases(group, parameters);
         return many_;
@@ -175,7 +180,7 @@ class LeaseOperation : public TableOperation {
   private:
     const pg::Statement many_;
     const pg::Statement one_;
-    const pg::Statement distributed_;
+    const Steps<3> distributed_;
 };
 
 /// What the calls of a load on its lease have in common. They have no spans: only the call that

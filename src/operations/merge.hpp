@@ -23,7 +23,7 @@ class Merge final : public TableOperation {
                        Table::lock_limit("$3"), one_live, returning()}),
                {pg::Oid::text, pg::Oid::jsonb, pg::Oid::text}),
           distributed_(concat({"UPDATE ", table.name, " AS t SET value = ", merged("$2"), one_live,
-                               returning()}),
+                               unsized()}),
                        {pg::Oid::text, pg::Oid::jsonb, pg::Oid::text}),
           many_(concat({table.live_keys("$1", "$3"), " UPDATE ", table.name,
                         " AS t SET value = ", merged("e.v"),
@@ -72,13 +72,19 @@ class Merge final : public TableOperation {
         " WHERE t.key = $1 AND t.expires_at > statement_timestamp()";
 
     static std::string merged(std::string_view patch) {
-        return concat({"CASE jsonb_typeof(t.value) WHEN 'object' THEN t.value || ", patch,
+        // Citus does not pass on a CASE that has something to compare with.
+        return concat({"CASE WHEN jsonb_typeof(t.value) = 'object' THEN t.value || ", patch,
                        " ELSE t.value END"});
     }
     /// A value that is no object is the same afterwards.
     std::string_view returning() const noexcept {
         return table.sizes ? " RETURNING t.key, (jsonb_typeof(t.value) = 'object')::int,"
                              " pg_column_size(t.value)"
+                           : " RETURNING t.key, (jsonb_typeof(t.value) = 'object')::int";
+    }
+
+    std::string_view unsized() const noexcept {
+        return table.sizes ? " RETURNING t.key, (jsonb_typeof(t.value) = 'object')::int, 0"
                            : " RETURNING t.key, (jsonb_typeof(t.value) = 'object')::int";
     }
 

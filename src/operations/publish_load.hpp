@@ -31,8 +31,12 @@ class PublishLoad final : public TableOperation {
           tagged_(with_tags),
           publish_(with_tags ? tagged(table) : concat({publish(table, "$6"), table.returning()}),
                    types(with_tags)),
-          one_(publish_one(concat({" FROM ", Table::lock_limit("$6")})), types_of_one()),
-          distributed_(publish_one(""), types_of_one()) {}
+          one_(publish_one(Table::expiry_of("$3::bigint"),
+                           concat({" FROM ", Table::lock_limit("$6")}), table.returning()),
+               types_of_one()),
+          distributed_(
+              publish_one(Table::expiry_apart("$3::bigint"), "", table.returning_unsized()),
+              types_of_one()) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
         const auto call = [&](std::size_t i) -> const PublishCall& {
@@ -89,12 +93,12 @@ class PublishLoad final : public TableOperation {
                        store_tags(table, "key", "$6", "$7")});
     }
     /// @param joined with what.
-    std::string publish_one(std::string_view joined) const {
-        return concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ",
-                       Table::expiry_of("$3::bigint"), joined,
+    std::string publish_one(std::string_view expiry, std::string_view joined,
+                            std::string_view returning) const {
+        return concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ", expiry, joined,
                        " WHERE t.key = $1 AND t.expires_at = $5"
                        " AND ($4::jsonb IS NULL OR t.value = $4)",
-                       table.returning()});
+                       returning});
     }
     static std::vector<pg::Oid> types_of_one() {
         return {pg::Oid::text,  pg::Oid::jsonb,       pg::Oid::int8,

@@ -121,7 +121,8 @@ class Put final : public TableOperation {
         return !group.lone() ? guarded.many : table.distributed ? distributed_ : guarded.one;
     }
 
-    bool wants_other_form(const pg::Statement& sent, const pg::Rows& rows) const noexcept override {
+    bool wants_other_form(const Group& /*group*/, const pg::Statement& sent,
+                          const pg::Rows& rows) const noexcept override {
         const bool guarded = plain_.is(sent) || beside_.is(sent);
         const bool stored_nothing = guarded && rows.affected() == 0;
         if (stored_nothing) {

@@ -15,10 +15,7 @@ class PutIfAbsent final : public TableOperation {
                        Table::expiry_of("$3::bigint"), " FROM ", Table::lock_limit("$4"), conflict,
                        table.returning()}),
                {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
-          distributed_(
-              concat({"INSERT INTO ", table.name, " AS t (key, value, expires_at) VALUES ($1, $2, ",
-                      Table::expiry_of("$3"), ")", conflict, table.returning()}),
-              {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          distributed_(steps(table), {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
           many_(concat({"INSERT INTO ", table.name,
                         " AS t (key, value, expires_at) SELECT e.k, e.v, ",
                         Table::expiry_of("e.ttl"), " FROM ", Table::lock_limit("$4"),
@@ -29,7 +26,12 @@ class PutIfAbsent final : public TableOperation {
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {
         add_entries(group, parameters,
                     [&](std::size_t i) -> const PutCall& { return first_to_stay(group, i); });
-        return !group.lone() ? many_ : table.distributed ? distributed_ : one_;
+        return !group.lone() ? many_ : table.distributed ? distributed_.of(group) : one_;
+    }
+
+    bool wants_other_form(const Group& group, const pg::Statement& sent,
+                          const pg::Rows& rows) const noexcept override {
+        return distributed_.goes_on(group, sent, rows);
     }
 
     void answer(const Group& group, const pg::Rows& rows, Resume how) const override {
@@ -51,6 +53,19 @@ class PutIfAbsent final : public TableOperation {
         " WHERE t.expires_at <= statement_timestamp()";
 
   private:
+    /// Stores where there is no row; else where it has expired; else it may have gone meanwhile.
+    static std::array<std::string, 3> steps(const Table& table) {
+        const std::string insert = concat(
+            {"INSERT INTO ", table.name, " AS t (key, value, expires_at) VALUES ($1, $2, ",
+             Table::expiry_of("$3"), ") ON CONFLICT (key) DO NOTHING", table.returning_unsized()});
+        return {insert,
+                concat({"UPDATE ", table.name,
+                        " AS t SET value = $2, expires_at = ", Table::expiry_apart("$3"),
+                        " WHERE t.key = $1 AND t.expires_at <= statement_timestamp()",
+                        table.returning_unsized()}),
+                insert};
+    }
+
     /// @returns the first call of a key whose entry does not expire at once; else the last one.
     static const ConditionalPutCall& first_to_stay(const Group& group, std::size_t number) {
         for (const ConditionalPutCall& call : group.calls<ConditionalPutCall>(number)) {
@@ -62,7 +77,7 @@ class PutIfAbsent final : public TableOperation {
     }
 
     const pg::Statement one_;
-    const pg::Statement distributed_;
+    const Steps<3> distributed_;
     const pg::Statement many_;
 };
 

@@ -21,8 +21,8 @@ class ReleaseLoad final : public LeaseOperation {
                                  " AS t USING held", stubs_of_many, told_of_lease}),
                          concat({"DELETE FROM ", its_table.name, " AS t USING ",
                                  Table::lock_limit("$4"), stub_of_one, no_lease, told_of_lease}),
-                         concat({"DELETE FROM ", its_table.name, " AS t", stub_of_one, no_lease,
-                                 told_of_lease})) {}
+                         {concat({"DELETE FROM ", its_table.name, " AS t", stub_of_one, no_lease,
+                                  told_of_lease})}) {}
 
   private:
     // A parameter that is not used has no type.
@@ -40,8 +40,8 @@ class DeferLoad final : public LeaseOperation {
                          concat({"UPDATE ", its_table.name,
                                  " AS t SET expires_at = ", LoadLease::expiry_of("$3::bigint"),
                                  " FROM ", Table::lock_limit("$4"), stub_of_one, told_of_lease}),
-                         concat({"UPDATE ", its_table.name, " AS t SET expires_at = ",
-                                 LoadLease::expiry_of("$3"), stub_of_one, told_of_lease})) {}
+                         {concat({"UPDATE ", its_table.name, " AS t SET expires_at = ",
+                                  LoadLease::expiry_of("$3"), stub_of_one, told_of_lease})}) {}
 };
 
 struct EndOne : LeaseRequest {

@@ -15,7 +15,7 @@ class Replace final : public TableOperation {
                        " FROM ", Table::lock_limit("$4"), one_live, table.returning()}),
                {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
           distributed_(concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ",
-                               Table::expiry_of("$3"), one_live, table.returning()}),
+                               Table::expiry_apart("$3"), one_live, table.returning_unsized()}),
                        {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
           many_(concat({table.live_keys("$1", "$4"), " UPDATE ", table.name,
                         " AS t SET value = e.v, expires_at = ", Table::expiry_of("e.ttl"),

@@ -137,6 +137,12 @@ LockSight Table::lock_sight(const pg::Rows& rows) {
     return sight;
 }
 
+std::string Table::expiry_apart(std::string_view ttl) {
+    return concat({"greatest(statement_timestamp() + ", ttl,
+                   " * interval '1 microsecond', CASE WHEN ", ttl,
+                   " IS NULL THEN 'infinity'::timestamptz END)"});
+}
+
 std::string Table::expiry_of(std::string_view ttl) {
     return concat({"coalesce(statement_timestamp() + ", ttl,
                    " * interval '1 microsecond', 'infinity'::timestamptz)"});

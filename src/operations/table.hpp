@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <initializer_list>
@@ -69,11 +71,22 @@ struct Table {
         return sizes ? " RETURNING t.key, t.value, pg_column_size(t.value)"
                      : " RETURNING t.key, t.value";
     }
+    /// The same of a distributed table, which does not tell a stored size: it refuses what is not
+    /// immutable. 0 stands for it.
+    std::string_view returning_unsized() const noexcept {
+        return sizes ? " RETURNING t.key, 0" : " RETURNING t.key";
+    }
+    std::string_view returning_value_unsized() const noexcept {
+        return sizes ? " RETURNING t.key, t.value, 0" : " RETURNING t.key, t.value";
+    }
     /// @returns the value in a row of such a statement.
     StoredValue stored_value(const pg::Rows& rows, std::size_t row) const;
 
     /// @returns in SQL, the moment at which a ttl in microseconds ends; NULL is one without end.
     static std::string expiry_of(std::string_view ttl);
+    /// @returns the same, as an UPDATE of a distributed table takes it: no condition depends on the
+    /// time.
+    static std::string expiry_apart(std::string_view ttl);
 
     /// @returns in SQL, the expiry of the row of a tag, whose entry expires at some moment: when a
     /// cleanup looks whether the entry is still there. Later than a day it would keep rows of
@@ -94,6 +107,36 @@ struct Table {
     mutable std::atomic<bool> distributed{false};
     /// Whether it was found that the server distributes tables, but not this one.
     mutable std::atomic<bool> beside{false};
+};
+
+/// Takes the steps of one call where tables are distributed: no single statement that such a table
+/// takes looks at a row and stores one where there is none. Each step has its effect or none, and
+/// the first that has one is the last.
+template <std::size_t most>
+class Steps {
+  public:
+    /// @param sql of each step; they have the same parameters. "" for no further one.
+    Steps(std::array<std::string, most> sql, const std::vector<pg::Oid>& types) {
+        for (std::string& one : sql) {
+            if (!one.empty()) {
+                steps_.emplace_back(std::move(one), types);
+            }
+        }
+    }
+
+    const pg::Statement& of(const Group& group) const {
+        return steps_[std::min<std::size_t>(group.first(0).step, steps_.size() - 1)];
+    }
+    /// @returns whether a statement was a step that had no effect, and another one is left.
+    bool goes_on(const Group& group, const pg::Statement& sent,
+                 const pg::Rows& rows) const noexcept {
+        const bool is_step = std::any_of(steps_.begin(), steps_.end(),
+                                         [&](const pg::Statement& one) { return &one == &sent; });
+        return is_step && rows.affected() == 0 && ++group.first(0).step < steps_.size();
+    }
+
+  private:
+    std::vector<pg::Statement> steps_;
 };
 
 /// An operation on the cache's table.

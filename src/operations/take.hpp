@@ -13,9 +13,9 @@ class Take final : public TableOperation {
           one_(concat({"DELETE FROM ", table.name, " AS t USING ", Table::lock_limit("$2"),
                        one_live, table.returning_value()}),
                {pg::Oid::text, pg::Oid::text}),
-          distributed_(
-              concat({"DELETE FROM ", table.name, " AS t", one_live, table.returning_value()}),
-              {pg::Oid::text, pg::Oid::text}),
+          distributed_(concat({"DELETE FROM ", table.name, " AS t", one_live,
+                               table.returning_value_unsized()}),
+                       {pg::Oid::text, pg::Oid::text}),
           many_(concat({table.live_keys("$1", "$2"), " DELETE FROM ", table.name,
                         " AS t USING live WHERE t.key = live.key", table.returning_value()}),
                 {pg::Oid::text_array, pg::Oid::text}) {}

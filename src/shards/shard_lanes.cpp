@@ -253,7 +253,7 @@ void ShardLanes::make_lanes() {
     }
     if (!map_.shards().empty() && !std::exchange(told_, true)) {
         observers_->log(
-            LogLevel::info,
+            LogLevel::debug,
             "table " + table_.name + " is distributed: " + std::to_string(map_.shards().size()) +
                 " shards on " + std::to_string(map_.servers().size()) + " servers, of which " +
                 std::to_string(servers_) +
