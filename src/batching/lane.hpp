@@ -15,10 +15,14 @@ namespace psycache::detail {
 /// A part of the table that lies on one server, and is named by no statement of its own: calls
 /// whose rows are in it share statements with each other, and with no others.
 struct Lane {
-    explicit Lane(std::shared_ptr<PoolCore> leads_to) : pool(std::move(leads_to)) {}
+    explicit Lane(std::shared_ptr<PoolCore> leads_to,
+                  std::shared_ptr<PoolCore> leads_nowhere_yet = nullptr)
+        : pool(std::move(leads_to)), unreached(std::move(leads_nowhere_yet)) {}
 
     /// Leads to the server where the rows are; null: the cache's own pool leads near enough.
     const std::shared_ptr<PoolCore> pool;
+    /// Would lead there, but has no connection yet; null: there is none such.
+    const std::shared_ptr<PoolCore> unreached;
 };
 
 /// Knows the lanes of a table, if it has any, and what to ask the server for that. What it knows

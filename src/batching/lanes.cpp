@@ -21,12 +21,16 @@ constexpr std::chrono::seconds look_patience{1};
 /// yet, that is begun.
 Batcher::LaneLease Batcher::borrow_in_lane(const Calls& calls) const {
     LaneLease borrowed;
-    const std::shared_ptr<PoolCore>& pool = calls.front()->lane->pool;
-    if (pool) {
-        borrowed.lease = pool->try_acquire();
-        borrowed.wait = !*borrowed.lease && pool->reached();
-        if (!*borrowed.lease && !borrowed.wait) {
-            pool->top_up();
+    const Lane& lane = *calls.front()->lane;
+    if (lane.pool) {
+        borrowed.lease = lane.pool->try_acquire();
+        borrowed.wait = !*borrowed.lease && lane.pool->reached();
+    }
+    PoolCore* const wanted = lane.pool ? lane.pool.get() : lane.unreached.get();
+    if (wanted != nullptr && !*borrowed.lease && !borrowed.wait) {
+        wanted->top_up();
+        if (settings_.host != nullptr) {
+            settings_.host->loop_has_work();
         }
     }
     return borrowed;

@@ -104,6 +104,12 @@ Failure Table::explain(Failure failure) const {
                         ": the role needs SELECT, INSERT, UPDATE and DELETE on it, and USAGE on "
                         "its schema";
     }
+    if (distributed && failure.sqlstate.starts_with("08") &&
+        failure.code != Errc::connection_lost) {
+        failure.cause =
+            "the server cannot connect to another node of its cluster: the role must be allowed to "
+            "log in there, from the other nodes and without a password that they do not know";
+    }
     return failure;
 }
 

@@ -59,11 +59,7 @@ std::shared_ptr<const Lane> ShardLanes::lane_of(std::string_view key) {
         return nullptr;
     }
     const Ways& ways = ways_[*shard];
-    if (!ways.direct || ways.direct->pool->reached()) {
-        return ways.direct ? ways.direct : ways.around;
-    }
-    ways.direct->pool->top_up();
-    return ways.around;
+    return ways.direct && ways.direct->pool->reached() ? ways.direct : ways.around;
 }
 
 std::optional<Lanes::Question> ShardLanes::ask(bool shared_read, TimePoint now) {
@@ -243,12 +239,13 @@ void ShardLanes::make_lanes() {
     servers_ =
         pools.size() - static_cast<std::size_t>(std::count(pools.begin(), pools.end(), nullptr));
     for (const ShardMap::Shard& shard : map_.shards()) {
-        Ways ways;
-        ways.around = std::make_shared<const Lane>(nullptr);
+        std::shared_ptr<PoolCore> pool;
         if (shard.server && node_of[*shard.server] < pools.size()) {
-            const auto& pool = pools[node_of[*shard.server]];
-            ways.direct = pool ? std::make_shared<const Lane>(pool) : nullptr;
+            pool = pools[node_of[*shard.server]];
         }
+        Ways ways;
+        ways.direct = pool ? std::make_shared<const Lane>(pool) : nullptr;
+        ways.around = std::make_shared<const Lane>(nullptr, std::move(pool));
         ways_.push_back(std::move(ways));
     }
     if (!map_.shards().empty() && !std::exchange(told_, true)) {

@@ -55,6 +55,7 @@ TEST_CASE("No acknowledged write is lost while sessions are ended and shards mov
     }
     CHECK(load.works());
     load.stop();
+    settle(schema);
     report("sessions ended, shards moved", load);
     // What another node's session meets is told as it is.
     CHECK(load.record().unexpected({Errc::outcome_unknown, Errc::connect_failed,

@@ -68,4 +68,16 @@ class Cluster {
     Psql sql_;
 };
 
+/// Waits until the schema's own session has found out which of its connections to nodes are gone.
+inline void settle(TestSchema& schema) {
+    CHECK(eventually([&] {
+        try {
+            schema.rows();
+            return true;
+        } catch (const SqlError&) {
+            return false;
+        }
+    }));
+}
+
 }  // namespace psycache::test

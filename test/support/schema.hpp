@@ -127,12 +127,12 @@ class TestSchema {
     /// Lets an entry expire now.
     void expire(std::string_view key) {
         sql_.exec("UPDATE " + table() +
-                  " SET expires_at = clock_timestamp() - interval '1 microsecond' WHERE key = " +
+                  " SET expires_at = statement_timestamp() - interval '1 microsecond' WHERE key = " +
                   quote_literal(key));
     }
     /// Seconds from now, by the server's clock, until an entry expires.
     double expires_in(std::string_view key) {
-        return sql_.real("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM " +
+        return sql_.real("SELECT extract(epoch FROM expires_at - statement_timestamp()) FROM " +
                          table() + " WHERE key = " + quote_literal(key));
     }
 
