@@ -2,24 +2,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdlib>
-#include <exception>
-#include <iostream>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
-#include <psycache/error.hpp>
-#include <psycache/postgres_cache.hpp>
 #include <psycache/table.hpp>
 #include <psycache/version.hpp>
 
-namespace {
+#include "cli/entries.hpp"
+#include "cli/init_db.hpp"
+#include "cli/outcome.hpp"
 
-constexpr int exit_failure = 1;
-constexpr int exit_usage = 2;
+namespace {
 
 constexpr const char* description =
     "A cache in PostgreSQL: looks after the table that psycache keeps its entries in.";
@@ -58,67 +52,6 @@ DSN is as for init-db; "" for the environment.)";
 std::string version_text() {
     return "psycache " + std::to_string(PSYCACHE_VERSION_MAJOR) + "." +
            std::to_string(PSYCACHE_VERSION_MINOR) + "." + std::to_string(PSYCACHE_VERSION_PATCH);
-}
-
-/// Writes what the command has to say; a full disk or a closed pipe is a failure, too.
-int print(const std::string& command, const std::string& text) {
-    std::cout << text << std::flush;
-    if (!std::cout) {
-        std::cerr << "psycache: " << command << " failed: cannot write to standard output\n";
-        return exit_failure;
-    }
-    return EXIT_SUCCESS;
-}
-
-/// Runs a command, and says why it failed if it did. @returns the exit code.
-template <class Body>
-int run(const std::string& command, const Body& body) {
-    try {
-        return body();
-    } catch (const psycache::Error& error) {
-        std::cerr << "psycache: " << command << " failed: " << error.cause();
-        if (!error.sqlstate().empty()) {
-            std::cerr << " [" << error.sqlstate() << ']';
-        }
-        std::cerr << '\n';
-        // A library keeps the server's words to itself, as they can hold users' data. Here they are
-        // about a table and a role only, and the person who typed the command needs them.
-        const std::string_view words = error.server_message();
-        if (!words.empty()) {
-            std::cerr << "psycache: the server said: " << words.substr(0, words.find('\n')) << '\n';
-        }
-    } catch (const std::exception& error) {
-        std::cerr << "psycache: " << command << " failed: " << error.what() << '\n';
-    }
-    return exit_failure;
-}
-
-int init_db(const std::optional<std::string>& dsn, const psycache::TableOptions& options,
-            bool no_notify) {
-    return run("init-db", [&] {
-        if (!dsn) {
-            return print("init-db",
-                         psycache::init_db_sql(options) +
-                             (no_notify ? psycache::drop_notify_sql(options) : std::string()));
-        }
-        psycache::init_db(*dsn, options);
-        if (no_notify) {
-            psycache::drop_notify(*dsn, options);
-        }
-        return print("init-db", "psycache: initialized the cache table.\n");
-    });
-}
-
-int clear(const std::string& dsn, const std::optional<std::string>& schema) {
-    return run("clear", [&] {
-        psycache::PoolOptions pool;
-        pool.dsn = dsn;
-        pool.max_size = 1;
-        psycache::CacheOptions options;
-        options.schema = schema;
-        psycache::PostgresCache(std::move(pool), std::move(options)).clear();
-        return print("clear", "psycache: cleared the cache table.\n");
-    });
 }
 
 /// The command line, last argument first, as CLI11 wants it.
@@ -191,12 +124,13 @@ int main(int argc, char** argv) {
         app.parse(arguments(argc, argv));
     } catch (const CLI::ParseError& error) {
         // Help and the version are "errors" of code 0; every other one is a wrong command line.
-        return app.exit(error) == EXIT_SUCCESS ? EXIT_SUCCESS : exit_usage;
+        return app.exit(error) == 0 ? psycache::cli::exit_good : psycache::cli::exit_usage;
     }
 
     if (clear_command->parsed()) {
-        return clear(dsn, clear_schema_option->count() > 0 ? std::optional<std::string>(schema)
-                                                           : std::nullopt);
+        return psycache::cli::clear({dsn, clear_schema_option->count() > 0
+                                              ? std::optional<std::string>(schema)
+                                              : std::nullopt});
     }
     psycache::TableOptions options;
     if (schema_option->count() > 0) {
@@ -206,6 +140,7 @@ int main(int argc, char** argv) {
     options.expiry_index = !no_expiry_index;
     options.tags = tags;
     options.notify = notify;
-    return init_db(dsn_option->count() > 0 ? std::optional<std::string>(dsn) : std::nullopt,
-                   options, no_notify);
+    return psycache::cli::init_db(
+        dsn_option->count() > 0 ? std::optional<std::string>(dsn) : std::nullopt, options,
+        no_notify);
 }
