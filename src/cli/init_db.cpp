@@ -5,7 +5,7 @@
 namespace psycache::cli {
 
 int init_db(const std::optional<std::string>& dsn, const TableOptions& options, bool no_notify) {
-    return run("init-db", [&] {
+    return run("init-db", ServerWords::all, [&] {
         if (!dsn) {
             return print("init-db", init_db_sql(options) +
                                         (no_notify ? drop_notify_sql(options) : std::string()));

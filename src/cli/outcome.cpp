@@ -7,6 +7,17 @@
 
 namespace psycache::cli {
 
+namespace {
+
+/// Whether an error is one of access, whose words name hosts, roles and relations, but no data.
+bool of_access(const Error& error) {
+    const auto code = error.code();
+    return code == Errc::connect_failed || code == Errc::authentication_failed ||
+           code == Errc::permission_denied || code == Errc::table_missing;
+}
+
+}  // namespace
+
 int print(std::string_view command, std::string_view text) {
     std::cout << text << std::flush;
     if (!std::cout) {
@@ -16,7 +27,7 @@ int print(std::string_view command, std::string_view text) {
     return exit_good;
 }
 
-int run(std::string_view command, const std::function<int()>& body) {
+int run(std::string_view command, ServerWords shown, const std::function<int()>& body) {
     try {
         return body();
     } catch (const Error& error) {
@@ -25,10 +36,8 @@ int run(std::string_view command, const std::function<int()>& body) {
             std::cerr << " [" << error.sqlstate() << ']';
         }
         std::cerr << '\n';
-        // A library keeps the server's words to itself, as they can hold users' data. Here they are
-        // about a table and a role only, and the person who typed the command needs them.
         const std::string_view words = error.server_message();
-        if (!words.empty()) {
+        if (!words.empty() && (shown == ServerWords::all || of_access(error))) {
             std::cerr << "psycache: the server said: " << words.substr(0, words.find('\n')) << '\n';
         }
     } catch (const std::exception& error) {

@@ -21,6 +21,7 @@ sql() { "$psql" -X -q -A -t -v ON_ERROR_STOP=1 -d "$dsn" "$@"; }
 
 finish() {
     sql -c "SET client_min_messages = error; DROP SCHEMA IF EXISTS \"$quoted\" CASCADE" || true
+    sql -c "SET client_min_messages = error; DROP ROLE IF EXISTS \"psycache_cli_Role_$$\"" || true
     rm -rf "$work"
 }
 trap finish EXIT
@@ -74,10 +75,32 @@ usage_error init-db one two
 usage_error init-db --notify --no-notify
 usage_error clear
 usage_error clear --logged ""
+usage_error get
+usage_error get key
+usage_error get key one two
+usage_error put key 1 ""
+usage_error put key 1 --ttl 1h
+usage_error remove key
+usage_error remove --ttl 1h key ""
+usage_error flush
+usage_error cleanup
+for ttl in "" 1 1x -1h 0s "1 h" 1h30 eternity; do usage_error put key 1 --ttl "$ttl" ""; done
+for number in "" 0 -1 1.5 many; do usage_error cleanup --max-entries "$number" ""; done
+usage_error get key "host=here" password=geheim
+check "  the password is not repeated" lacks "$err" geheim
 
 run --help
 check "--help exits 0" is "$code" 0
 check "--help names the command" has "$out" "init-db"
+for command in init-db get put remove flush clear cleanup; do
+    check "--help names $command" has "$out" "  $command "
+done
+for command in get put remove flush clear cleanup; do
+    run $command --help
+    check "$command --help exits 0" is "$code:$err" "0:"
+    check "$command --help tells of --schema, DSN and passwords" eval \
+        '[[ $out == *--schema*DSN*PGPASSFILE* ]]'
+done
 run init-db --help
 check "init-db --help exits 0" is "$code" 0
 check "init-db --help warns of passwords" has "$out" "PGPASSFILE"
@@ -238,6 +261,119 @@ run clear --schema "$schema no" "$dsn"
 check "clear of no table fails" is "$code:$out" "1:"
 check "  with the reason" starts "$err" "psycache: clear failed: "
 
+# ---- entries ------------------------------------------------------------------------------------
+fresh_schema
+run get key --schema "$schema" "$dsn"
+check "get without a table fails" is "$code:$out" "1:"
+check "  and names the remedy" has "$err" "init-db"
+run init-db --tags --schema "$schema" "$dsn"
+
+# stored KEY JSON OPTION...: what is put is got.
+stored() {
+    run put --ttl 1h "${@:3}" --schema "$schema" -- "$1" "$2" "$dsn"
+    check "puts $2 under \"$1\"" is "$code:$out:$err" "0:psycache: stored the entry.:"
+    run get --schema "$schema" -- "$1" "$dsn"
+    check "  and gets it" is "$code:$out:$err" "0:$2:"
+}
+stored key '{"a": [1, 2.5, "x"]}'
+stored key '{"a": 123456789012345678901234567890}'
+stored "" '{}'
+stored '{}' '[]'
+stored '[a,b]' '[1, 2.5, {"a": [null]}]'
+stored clear '"text"'
+stored get 5
+stored -key -5
+stored --schema true
+stored "Ünï 'key' \"quoted\"" null
+stored tagged '{"tag": 1}' --tag one --tag '[two,three]' --tag=four
+check "  with its tags" is "$(sql -c "SELECT string_agg(tag, ' ' ORDER BY tag COLLATE \"C\")
+    FROM \"$quoted\".psycache_tags WHERE key = 'tagged'")" "[two,three] four one"
+printf '\n {"from": "a pipe"}\n' | "$program" put piped - --ttl 1h --schema "$schema" "$dsn" >/dev/null
+code=$? out="" err=""
+check "puts what standard input holds" is \
+    "$code:$("$program" get piped --schema "$schema" "$dsn")" '0:{"from": "a pipe"}'
+run put empty - --ttl 1h --schema "$schema" "$dsn"
+check "an empty standard input is no JSON" is "$code:$out" "1:"
+run put other 1 --ttl 1h30m --schema "$schema" "$dsn"
+check "the ttl is what was typed" is "$(sql -c "SELECT round(extract(epoch FROM expires_at - now())
+    / 60) FROM \"$quoted\".psycache WHERE key = 'other'")" 90
+run put other 1 --ttl forever --schema "$schema" "$dsn"
+check "forever is infinity" is \
+    "$(sql -c "SELECT expires_at FROM \"$quoted\".psycache WHERE key = 'other'")" infinity
+for value in '{"geheim": }' 'geheim' '["geheim' '{"geheim": "\u0000"}' \
+    '["geheim", 1.2345678901234567890]'; do
+    run put key "$value" --ttl 1h --schema "$schema" "$dsn"
+    check "refuses the value $value" is "$code:$out" "1:"
+    check "  with a reason" starts "$err" "psycache: put failed: "
+    check "  that does not repeat it" lacks "$err" geheim
+done
+run put "$(printf 'geheim\xff')" 1 --ttl 1h --schema "$schema" "$dsn"
+check "refuses a key that is not UTF-8" is "$code:$out" "1:"
+check "  and does not repeat it" lacks "$err" geheim
+run put no-table 1 --ttl 1h --schema "$schema no" "$dsn"
+check "put without a table fails" is "$code:$out" "1:"
+run put key 1 --ttl 1h "--schema=" "$dsn"
+check "put with an empty schema fails" is "$code:$out:$err" \
+    "1::psycache: put failed: schema must not be empty"
+
+run get geheim --schema "$schema" "$dsn"
+check "get of a key that is not there: 1" is "$code:$out" "1:"
+check "  says so, without the key" is "$err" "psycache: there is no such entry, or it has expired"
+run put short 1 --ttl 1us --schema "$schema" "$dsn"
+run get short --schema "$schema" "$dsn"
+check "get of a key that has expired: 1" is "$code:$out" "1:"
+if [ -e /dev/full ]; then
+    "$program" get key --schema "$schema" "$dsn" >/dev/full 2>"$work/err"
+    code=$? out="" err=$(cat "$work/err")
+    check "a value that cannot be written fails" is "$code" 1
+fi
+"$program" get key --schema "$schema" "$dsn" >&- 2>"$work/err"
+code=$? out="" err=$(cat "$work/err")
+check "a closed standard output fails" is "$code" 1
+
+run remove key geheim '[a,b]' key --schema "$schema" "$dsn"
+check "removes what is there" is "$code:$out:$err" "0:psycache: removed entries: 2:"
+run remove --json --schema "$schema" -- -key clear --schema "$dsn"
+check "  and counts in JSON" is "$code:$out:$err" '0:{"removed":3}:'
+run remove geheim --schema "$schema" "$dsn"
+check "  nothing is no error" is "$code:$out:$err" "0:psycache: removed entries: 0:"
+
+fresh_schema
+run init-db --schema "$schema" "$dsn"
+sql -c "INSERT INTO \"$quoted\".psycache SELECT 'live' || i, '{}', now() + interval '1 h'
+            FROM generate_series(1, 7) AS i;
+        INSERT INTO \"$quoted\".psycache SELECT 'old' || i, '{}', now() - interval '1 s'
+            FROM generate_series(1, 3) AS i"
+run put key 1 --tag one --ttl 1h --schema "$schema" "$dsn"
+check "tags want their table" is "$code:$out" "1:"
+check "  which is named" has "$err" "init-db --tags"
+run cleanup --schema "$schema" "$dsn"
+check "cleans up" is "$code:$out:$err" "0:psycache: removed entries: 3:"
+run cleanup --json --max-entries 1000000 --max-bytes 1000000000 --schema "$schema" "$dsn"
+check "  nothing when all is live" is "$code:$out:$err" '0:{"removed":0}:'
+run flush --json --schema "$schema" "$dsn"
+check "flushes" is "$code:$out:$err" '0:{"removed":7}:'
+run flush --schema "$schema" "$dsn"
+check "  again" is "$code:$out:$err" "0:psycache: removed entries: 0:"
+
+# A role that may read only.
+role="psycache_cli_Role_$$"
+sql -c "CREATE ROLE \"$role\" LOGIN; GRANT USAGE ON SCHEMA \"$quoted\" TO \"$role\";
+        GRANT SELECT ON \"$quoted\".psycache TO \"$role\""
+case $dsn in
+    *://*\?*) as_role="$dsn&user=$role" ;;
+    *://*) as_role="$dsn?user=$role" ;;
+    *) as_role="$dsn user=$role" ;;
+esac
+run get key --schema "$schema" "$as_role"
+check "a role that may read gets" is "$err" "psycache: there is no such entry, or it has expired"
+for command in "put key 1 --ttl 1h" "remove key" flush clear; do
+    # shellcheck disable=SC2086
+    run $command --schema "$schema" "$as_role"
+    check "  but does not ${command%% *}" is "$code:$out" "1:"
+    check "  which is said" has "$err" "[42501]"
+done
+
 # ---- errors -------------------------------------------------------------------------------------
 failure() {
     run "${@:2}"
@@ -248,6 +384,13 @@ failure() {
 failure "no such schema" init-db --schema "$schema no" "$dsn"
 failure "no such server" init-db "host=/nonexistent dbname=none password=geheim"
 check "  the password is not repeated" lacks "$err" geheim
+for command in "get key" "put key 1 --ttl 1h" "remove key" flush clear cleanup; do
+    # shellcheck disable=SC2086
+    run $command "host=/nonexistent dbname=none password=geheim"
+    check "no such server: ${command%% *} fails" is "$code:$out" "1:"
+    check "  with the reason, once" is "$(grep -c "${command%% *} failed" <<<"$err")" 1
+    check "  without the password" lacks "$err" geheim
+done
 failure "not a DSN" init-db "password=geheim nonsense"
 check "  the password is not repeated" lacks "$err" geheim
 
