@@ -16,10 +16,12 @@
 #include <psycache/table.hpp>
 #include <psycache/version.hpp>
 
+#include "cli/doctor.hpp"
 #include "cli/duration_text.hpp"
 #include "cli/entries.hpp"
 #include "cli/init_db.hpp"
 #include "cli/outcome.hpp"
+#include "cli/stats.hpp"
 
 namespace {
 
@@ -57,6 +59,28 @@ Without DSN the SQL is printed instead, for a migration tool or for psql:
   psycache init-db --schema app | psql -v ON_ERROR_STOP=1
 Any number of sessions may run it at once. In its statements \x3b is a semicolon,
 for tools that split a script at them.
+
+)";
+
+constexpr const char* doctor_description =
+    "Look for what is wrong with the table, the role, the server and the way to it.";
+
+constexpr const char* doctor_footer =
+    R"(  psycache doctor --schema app postgresql:///mydb
+Each finding is "ok", a "note", a "warning" or a "problem", and has a remedy and its SQL where
+there is one. The exit code is 1 where there is a warning or a problem. Run it as the
+application does: same role, same way to the server, pooler included. It changes nothing,
+does not read the table, and waits a second at most for a lock.
+
+)";
+
+constexpr const char* stats_description =
+    "Print how large the table is, by the server's statistics.";
+
+constexpr const char* stats_footer =
+    R"(  psycache stats postgresql:///mydb
+Rows are not counted: what is "about" is the server's own estimate. The share of expired
+entries is that of about 100 pages of the table, drawn at random.
 
 )";
 
@@ -188,6 +212,8 @@ class CommandLine {
                    "\nRun with --help for more information.\n";
         });
         add_init_db();
+        add_doctor();
+        add_stats();
         add_get();
         add_put();
         add_remove();
@@ -282,6 +308,20 @@ class CommandLine {
                 },
                 "The database; without it, the SQL is printed")
             ->option_text(" ");
+    }
+
+    void add_doctor() {
+        CLI::App& command = add("doctor", doctor_description, doctor_footer,
+                                [this] { return cli::doctor(given_.place, given_.as_json); });
+        add_json(command);
+        add_dsn(command);
+    }
+
+    void add_stats() {
+        CLI::App& command = add("stats", stats_description, stats_footer,
+                                [this] { return cli::stats(given_.place, given_.as_json); });
+        add_json(command);
+        add_dsn(command);
     }
 
     void add_get() {

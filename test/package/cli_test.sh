@@ -7,57 +7,12 @@
 # Works in schemas of its own and drops them.
 set -uo pipefail
 
-program=${1:?usage: cli_test.sh PROGRAM}
-dsn=${PSYCACHE_TEST_DSN?PSYCACHE_TEST_DSN names no server}
-psql=${PSYCACHE_TEST_PG_BIN:+$PSYCACHE_TEST_PG_BIN/}psql
-[ -x "$psql" ] || psql=psql
-
-schema="psycache cli \"test\" $$"            # a name that must be quoted
-quoted=${schema//\"/\"\"}
-work=$(mktemp -d)
-failures=0
-
-sql() { "$psql" -X -q -A -t -v ON_ERROR_STOP=1 -d "$dsn" "$@"; }
-
-finish() {
-    sql -c "SET client_min_messages = error; DROP SCHEMA IF EXISTS \"$quoted\" CASCADE" || true
-    sql -c "SET client_min_messages = error; DROP ROLE IF EXISTS \"psycache_cli_Role_$$\"" || true
-    rm -rf "$work"
-}
-trap finish EXIT
-
-# run ARGUMENT...: runs the program; leaves its exit code in $code, its words in $out and $err.
-run() {
-    "$program" "$@" >"$work/out" 2>"$work/err" </dev/null
-    code=$?
-    out=$(cat "$work/out")
-    err=$(cat "$work/err")
-}
-
-# check WHAT COMMAND...: one expectation.
-check() {
-    local what=$1
-    shift
-    if "$@"; then
-        echo "ok: $what"
-    else
-        failures=$((failures + 1))
-        printf 'FAILED: %s\n  exit code: %s\n  stdout: %s\n  stderr: %s\n' \
-            "$what" "$code" "$out" "$err"
-    fi
-}
-has() { [[ $1 == *"$2"* ]]; }
-lacks() { [[ $1 != *"$2"* ]]; }
-is() { [ "$1" = "$2" ]; }
-starts() { [[ $1 == "$2"* ]]; }
+# shellcheck source=test/package/program.sh
+source "$(dirname "${BASH_SOURCE[0]}")/program.sh"
 
 table_kind() {
     sql -c "SELECT c.relpersistence FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relname = 'psycache' AND n.nspname = '$schema'"
-}
-fresh_schema() {
-    sql -c "SET client_min_messages = error; DROP SCHEMA IF EXISTS \"$quoted\" CASCADE;
-            CREATE SCHEMA \"$quoted\"" || exit 1
 }
 
 # ---- the command line itself --------------------------------------------------------------------
@@ -357,14 +312,8 @@ run flush --schema "$schema" "$dsn"
 check "  again" is "$code:$out:$err" "0:psycache: removed entries: 0:"
 
 # A role that may read only.
-role="psycache_cli_Role_$$"
-sql -c "CREATE ROLE \"$role\" LOGIN; GRANT USAGE ON SCHEMA \"$quoted\" TO \"$role\";
-        GRANT SELECT ON \"$quoted\".psycache TO \"$role\""
-case $dsn in
-    *://*\?*) as_role="$dsn&user=$role" ;;
-    *://*) as_role="$dsn?user=$role" ;;
-    *) as_role="$dsn user=$role" ;;
-esac
+make_role
+sql -c "GRANT SELECT ON \"$quoted\".psycache TO \"$role\""
 run get key --schema "$schema" "$as_role"
 check "a role that may read gets" is "$err" "psycache: there is no such entry, or it has expired"
 for command in "put key 1 --ttl 1h" "remove key" flush clear; do
@@ -394,8 +343,4 @@ done
 failure "not a DSN" init-db "password=geheim nonsense"
 check "  the password is not repeated" lacks "$err" geheim
 
-if [ "$failures" -ne 0 ]; then
-    echo "$failures checks failed"
-    exit 1
-fi
-echo "all checks passed"
+report
