@@ -81,11 +81,12 @@ void look_at_pooler(Session& session, const Place& place, DoctorFacts& facts) {
 void look_at_connections(Session& session, DoctorFacts& facts) {
     const Sessions sessions = look_at_sessions(session);
     const auto rows = session.query(
-        "SELECT current_setting('max_connections')::int,"
+        "WITH others AS (SELECT * FROM pg_stat_activity WHERE pid <> pg_backend_pid())"
+        " SELECT current_setting('max_connections')::int,"
         " current_setting('superuser_reserved_connections')::int"
         "  + coalesce(current_setting('reserved_connections', true)::int, 0),"
-        " r.rolconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid),"
-        " d.datconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)"
+        " r.rolconnlimit, (SELECT count(*) FROM others WHERE usesysid = r.oid),"
+        " d.datconnlimit, (SELECT count(*) FROM others WHERE datid = d.oid)"
         " FROM pg_roles AS r, pg_database AS d"
         " WHERE r.rolname = current_user AND d.datname = current_database()");
     const auto& row = rows.at(0);

@@ -99,8 +99,6 @@ Session::Session(const Place& place, const std::string& name)
          trimmed(PQerrorMessage(connection)));
 }
 
-Session::Session(Session&&) noexcept = default;
-
 Session::~Session() = default;
 
 std::vector<Session::Row> Session::query(const std::string& sql) {

@@ -25,7 +25,8 @@ class Session {
     /// @throws std::invalid_argument for what a cache would refuse, too; psycache::Error:
     /// Errc::connect_failed, Errc::authentication_failed.
     Session(const Place& place, const std::string& name);
-    Session(Session&&) noexcept;
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
     ~Session();
 
     /// Runs one SELECT, in a transaction of its own or in that of begin().

@@ -111,7 +111,7 @@ json::object as_object(const TableFacts& table) {
     return object;
 }
 
-std::string as_json_text(const StatsFacts& facts) {
+std::string stats_json(const StatsFacts& facts) {
     json::object report;
     report["table"] = as_object(facts.table);
     report["tags"] = known(facts.tags, [](auto& tags) { return as_object(tags); });
@@ -172,7 +172,7 @@ void add_table(std::string& text, const TableFacts& table, const std::string& ro
             ago(table.statistics, &RowStatistics::since_autovacuum));
 }
 
-std::string as_text(const StatsFacts& facts) {
+std::string stats_text(const StatsFacts& facts) {
     std::string text;
     add(text, "table",
         facts.table.name + (facts.table.persistence == 'u' ? ", UNLOGGED" : ", logged"));
@@ -208,7 +208,7 @@ std::string as_text(const StatsFacts& facts) {
 int stats(const Place& place, bool as_json) {
     return run("stats", ServerWords::all, [&] {
         const StatsFacts facts = gather(place);
-        return print("stats", as_json ? as_json_text(facts) : as_text(facts));
+        return print("stats", as_json ? stats_json(facts) : stats_text(facts));
     });
 }
 

@@ -32,7 +32,7 @@ TableFacts healthy_table(bool tags) {
     return table;
 }
 
-DoctorFacts healthy() {
+DoctorFacts healthy_facts() {
     DoctorFacts facts;
     facts.schema = "app";
     facts.role = "\"App\"";
@@ -66,13 +66,13 @@ void set_timeout(DoctorFacts& facts, const std::string& name, Duration value) {
     }
 }
 
-std::vector<Trigger> three(char enabled) {
+std::vector<Trigger> three_triggers(char enabled) {
     return {{"psycache_notify_delete", 'A'},
             {"psycache_notify_truncate", 'A'},
             {"psycache_notify_update", enabled}};
 }
 
-struct Case {
+struct FindingCase {
     const char* id;
     Severity severity;
     const char* found;  ///< is in the sentence
@@ -82,8 +82,8 @@ struct Case {
 
 using enum Severity;
 
-const std::vector<Case>& cases() {
-    static const std::vector<Case> all = {
+const std::vector<FindingCase>& finding_cases() {
+    static const std::vector<FindingCase> all = {
         {"server.version", note, "older than", "", [](auto& f) { f.server->version = 120009; }},
         {"server.version", ok, "15.3", "", [](auto& f) { f.server->version = 130000; }},
         {"server.version", ok, "15.3", "", [](auto& f) { f.server->version = 180004; }},
@@ -217,14 +217,15 @@ const std::vector<Case>& cases() {
              f.distribution = DistributionFacts{'n', "", 1, 2};
          }},
         {"notify.triggers", ok, "no triggers", "", [](auto&) {}},
-        {"notify.triggers", ok, "told of", "", [](auto& f) { f.table->triggers = three('A'); }},
+        {"notify.triggers", ok, "told of", "",
+         [](auto& f) { f.table->triggers = three_triggers('A'); }},
         {"notify.triggers", note, "session_replication_role", "CREATE TRIGGERS;",
-         [](auto& f) { f.table->triggers = three('O'); }},
+         [](auto& f) { f.table->triggers = three_triggers('O'); }},
         {"notify.triggers", warning, "1 of the 3 triggers", "CREATE TRIGGERS;",
-         [](auto& f) { f.table->triggers = three('D'); }},
+         [](auto& f) { f.table->triggers = three_triggers('D'); }},
         {"notify.triggers", warning, "Only 2 of 3", "CREATE TRIGGERS;",
          [](auto& f) {
-             f.table->triggers = three('A');
+             f.table->triggers = three_triggers('A');
              f.table->triggers->pop_back();
          }},
         {"notify.queue", ok, "1 % full", "", [](auto& f) { f.notify_queue = 0.01; }},
@@ -242,7 +243,7 @@ const std::vector<Case>& cases() {
         {"pooler.transaction_mode", warning, "no near cache can listen", "",
          [](auto& f) {
              *f.pooler = {true, true};
-             f.table->triggers = three('A');
+             f.table->triggers = three_triggers('A');
          }},
         {"connections.budget", ok, "20 of the 97", "", [](auto&) {}},
         {"connections.budget", ok, "93 of the 97", "",
@@ -303,7 +304,7 @@ const std::vector<Case>& cases() {
 }  // namespace
 
 TEST_CASE("nothing is wrong where all is well", "[doctor_findings]") {
-    const auto findings = doctor_findings(healthy());
+    const auto findings = doctor_findings(healthy_facts());
     CHECK_FALSE(something_is_wrong(findings));
     std::set<std::string> ids;
     for (const Finding& finding : findings) {
@@ -317,8 +318,8 @@ TEST_CASE("nothing is wrong where all is well", "[doctor_findings]") {
 }
 
 TEST_CASE("each thing that is wrong is found, and nothing else", "[doctor_findings]") {
-    for (const Case& one : cases()) {
-        DoctorFacts facts = healthy();
+    for (const FindingCase& one : finding_cases()) {
+        DoctorFacts facts = healthy_facts();
         one.change(facts);
         const auto findings = doctor_findings(facts);
         CAPTURE(one.id, one.found, severity_text(one.severity));
@@ -340,7 +341,7 @@ TEST_CASE("each thing that is wrong is found, and nothing else", "[doctor_findin
 TEST_CASE("what could not be looked at is left out", "[doctor_findings]") {
     DoctorFacts facts;
     CHECK(doctor_findings(facts).empty());
-    facts = healthy();
+    facts = healthy_facts();
     TableFacts bare;
     bare.name = "app.psycache";
     facts.table = bare;
@@ -354,7 +355,7 @@ TEST_CASE("what could not be looked at is left out", "[doctor_findings]") {
 }
 
 TEST_CASE("the table that nothing vacuums is a problem once for each table", "[doctor_findings]") {
-    DoctorFacts facts = healthy();
+    DoctorFacts facts = healthy_facts();
     facts.server->autovacuum = false;
     facts.tags.reset();
     const auto findings = doctor_findings(facts);
