@@ -53,6 +53,19 @@ void look_at_expired(Session& session, DoctorFacts& facts) {
     facts.expired_looked_for = true;
 }
 
+/// Of sessions of other roles, only a member of pg_monitor sees it. A VACUUM does not hold up
+/// others.
+void look_at_transactions(Session& session, DoctorFacts& facts) {
+    const auto rows = session.query(
+        "SELECT extract(epoch FROM clock_timestamp() - least("
+        "(SELECT min(xact_start) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        " AND datid IS NOT NULL AND backend_type <> 'autovacuum worker' AND query !~* '^ *vacuum'"
+        " AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)),"
+        " (SELECT min(prepared) FROM pg_prepared_xacts)))");
+    facts.oldest_transaction = to_duration(rows.at(0)[0]);
+    facts.transactions_looked_for = true;
+}
+
 bool has_expiry_index(const TableFacts& table) {
     for (const Index& index : table.indexes.value_or(std::vector<Index>())) {
         if (index.valid && (index.columns + ",").starts_with("expires_at,")) {
@@ -179,8 +192,10 @@ DoctorFacts gather_doctor_facts(const Place& place) {
             ask("expired entries", [&] { look_at_expired(session, facts); });
         }
     }
-    ask("pooler", [&] { look_at_pooler(session, place, facts); });
+    ask("transactions", [&] { look_at_transactions(session, facts); });
+    // Before the pooler is looked at, by a second session.
     ask("connections", [&] { look_at_connections(session, facts); });
+    ask("pooler", [&] { look_at_pooler(session, place, facts); });
     ask("clock", [&] { look_at_clock(session, facts); });
     ask("queue of notifications", [&] { look_at_queue(session, facts); });
     ask("time-outs", [&] { look_at_timeouts(session, facts); });

@@ -82,6 +82,8 @@ struct DoctorFacts {
     std::optional<TableFacts> tags;
     std::optional<Duration> oldest_expired;  ///< for how long the entry that expired first has
     bool expired_looked_for = false;
+    std::optional<Duration> oldest_transaction;  ///< that keeps VACUUM from removing dead rows
+    bool transactions_looked_for = false;
     std::optional<PoolerFacts> pooler;
     std::optional<ConnectionFacts> connections;
     std::optional<ClockFacts> clock;

@@ -120,6 +120,7 @@ class Examination {
         examine(*facts_.table, "", {"key", "value", "expires_at"},
                 {"text", "jsonb", "timestamp with time zone"}, "key", facts_.create_table);
         expired();
+        transactions();
         if (facts_.tags) {
             examine(*facts_.tags, "tags.", {"tag", "key", "expires_at"},
                     {"text", "text", "timestamp with time zone"}, "tag,key", facts_.create_tags);
@@ -394,6 +395,28 @@ class Examination {
                 facts_.table->name +
                 " WHERE expires_at <= now() AND expires_at > now() - interval '900000 days'"
                 " ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED));");
+    }
+
+    void transactions() {
+        if (!facts_.transactions_looked_for) {
+            return;
+        }
+        constexpr const char* id = "vacuum.held_back";
+        if (facts_.oldest_transaction.value_or(0s) < 1h) {
+            add(Severity::ok, id, "No transaction was seen that has been open for an hour.");
+            return;
+        }
+        add(Severity::warning, id,
+            "A transaction has been open for " + duration_text(*facts_.oldest_transaction) +
+                ": no VACUUM removes rows that died since, in any table.",
+            "Find it, and end it; idle_in_transaction_session_timeout does so by itself.",
+            "SELECT pid, usename, application_name, state, xact_start FROM pg_stat_activity\n"
+            "  WHERE backend_xmin IS NOT NULL OR backend_xid IS NOT NULL ORDER BY xact_start LIMIT "
+            "5;\n"
+            "-- SELECT pg_terminate_backend(PID);\n"
+            "SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared LIMIT "
+            "5;\n"
+            "-- ROLLBACK PREPARED 'GID';");
     }
 
     void distribution() {

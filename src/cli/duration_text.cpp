@@ -15,7 +15,7 @@ struct Unit {
     std::int64_t microseconds;
 };
 
-constexpr std::array<Unit, 7> units{{{"w", "weeks", 604'800'000'000},
+constexpr std::array<Unit, 7> units{{{"w", "w", 604'800'000'000},
                                      {"d", "d", 86'400'000'000},
                                      {"h", "h", 3'600'000'000},
                                      {"m", "min", 60'000'000},

@@ -101,7 +101,7 @@ run init-db --tags --notify --schema "$schema" "$dsn"
 doctor
 check "a new table is healthy" is "$code" 0
 for id in server.version server.recovery table.unlogged table.columns index.key index.expiry \
-    privileges.missing vacuum.autovacuum vacuum.never table.bloat cleanup.overdue \
+    privileges.missing vacuum.autovacuum vacuum.never vacuum.held_back table.bloat cleanup.overdue \
     tags.table.unlogged tags.index.key notify.triggers notify.queue pooler.transaction_mode \
     connections.budget clock.skew role.lock_timeout role.statement_timeout; do
     check "  $id is ok" finds ok $id

@@ -49,6 +49,7 @@ DoctorFacts healthy_facts() {
     facts.table = healthy_table(false);
     facts.tags = healthy_table(true);
     facts.expired_looked_for = true;
+    facts.transactions_looked_for = true;
     facts.pooler.emplace();
     facts.connections = ConnectionFacts{100, 3, 20, 4, -1, 5, -1, 6};
     facts.clock = ClockFacts{20ms, 1ms};
@@ -189,6 +190,10 @@ const std::vector<FindingCase>& finding_cases() {
         {"cleanup.overdue", ok, "No entry", "", [](auto& f) { f.oldest_expired = 23h; }},
         {"cleanup.overdue", warning, "expired 2 d ago", "DELETE FROM app.psycache",
          [](auto& f) { f.oldest_expired = 48h; }},
+        {"vacuum.held_back", ok, "No transaction", "",
+         [](auto& f) { f.oldest_transaction = 59min; }},
+        {"vacuum.held_back", warning, "open for 2 h", "pg_prepared_xacts",
+         [](auto& f) { f.oldest_transaction = 2h; }},
         {"citus.distribution", note, "coordinator alone",
          "SELECT create_distributed_table('app.psycache', 'key', shard_count := 6,",
          [](auto& f) {
