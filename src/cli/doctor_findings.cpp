@@ -510,13 +510,13 @@ class Examination {
             add(Severity::warning, id,
                 "Only " + number(static_cast<std::int64_t>(triggers.size())) +
                     " of 3 triggers that tell of changes are on " + table.name +
-                    ": near caches keep nothing, or may keep what was changed.",
+                    ": near caches that listen keep nothing.",
                 "Make the others (psycache init-db --notify).", facts_.create_triggers);
         } else if (silent > 0) {
             add(Severity::warning, id,
                 number(silent) + " of the 3 triggers that tell of changes of " + table.name +
                     (silent == 1 ? " is" : " are") +
-                    " switched off: near caches keep nothing, or may keep what was changed.",
+                    " switched off: near caches that listen keep nothing.",
                 "Switch them on (psycache init-db --notify).", facts_.create_triggers);
         } else if (replica) {
             add(Severity::note, id,

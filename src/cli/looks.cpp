@@ -188,6 +188,15 @@ std::optional<TableFacts> look_at_table(Session& session, const Place& place,
     return table;
 }
 
+TableFacts look_for_table(Session& session, const Place& place, std::vector<Unseen>& unseen) {
+    std::optional<TableFacts> table = look_at_table(session, place, "psycache", unseen);
+    if (!table) {
+        throw Error(make_error_code(Errc::table_missing), "query",
+                    "the cache's table does not exist; run psycache init-db", "", "", nullptr);
+    }
+    return std::move(*table);
+}
+
 Sessions look_at_sessions(Session& session) {
     // The kind of a session is hidden from other roles, its name and database are not.
     const auto rows = session.query(

@@ -29,6 +29,9 @@ std::optional<Duration> to_duration(const std::optional<std::string>& seconds);
 std::optional<TableFacts> look_at_table(Session& session, const Place& place,
                                         const std::string& relation, std::vector<Unseen>& unseen);
 
+/// @returns the cache's table. @throws psycache::Error: Errc::table_missing.
+TableFacts look_for_table(Session& session, const Place& place, std::vector<Unseen>& unseen);
+
 /// How many sessions of clients the server has, and how many of them call themselves psycache.
 struct Sessions {
     std::int64_t clients = 0;

@@ -22,6 +22,7 @@
 #include "cli/init_db.hpp"
 #include "cli/outcome.hpp"
 #include "cli/stats.hpp"
+#include "cli/watch.hpp"
 
 namespace {
 
@@ -142,6 +143,20 @@ until the server's statistics say that no more are left.
 
 )";
 
+constexpr const char* watch_description =
+    "Print changes of entries as they happen, whoever makes them.";
+
+constexpr const char* watch_footer =
+    R"(  psycache watch --key user:7 --key user:8 postgresql:///mydb
+Wants the triggers that "psycache init-db --notify" makes. They tell of entries that are
+overwritten or removed, not of new ones. Without --key it prints how many entries each
+statement has changed, as the triggers tell hashes of keys only; a change of more than 400
+entries, or by TRUNCATE, is one of all. It ends when it is killed (Ctrl-C), after --for, and
+with 1 when the connection breaks. Connect to the server itself, or through a pooler that
+keeps sessions.
+
+)";
+
 std::string version_text() {
     return "psycache " + std::to_string(PSYCACHE_VERSION_MAJOR) + "." +
            std::to_string(PSYCACHE_VERSION_MINOR) + "." + std::to_string(PSYCACHE_VERSION_PATCH);
@@ -162,6 +177,7 @@ struct Arguments {
     std::vector<std::string> keys;
     std::string value;
     psycache::Duration ttl{};
+    std::optional<psycache::Duration> duration;
     std::vector<std::string> tags;
     cli::Bounds bounds;
 };
@@ -220,6 +236,7 @@ class CommandLine {
         add_flush();
         add_clear();
         add_cleanup();
+        add_watch();
     }
 
     /// @returns the exit code of the program.
@@ -260,6 +277,19 @@ class CommandLine {
         command.add_option("KEY", given_.key, "The key; \"\" is one, too")
             ->required()
             ->option_text(" ");
+    }
+
+    static CLI::Option* add_duration(CLI::App& command, const std::string& name,
+                                     const std::string& says,
+                                     std::function<void(psycache::Duration)> take) {
+        const auto read = [name, take = std::move(take)](const std::string& text) {
+            const auto duration = cli::parse_duration(text);
+            if (!duration) {
+                throw CLI::ValidationError(name, "wants 90s, 1h30m, 7d or the like, or forever");
+            }
+            take(*duration);
+        };
+        return command.add_option_function<std::string>(name, read, says)->option_text("DURATION");
     }
 
     static void add_number(CLI::App& command, const std::string& name, const std::string& says,
@@ -335,18 +365,8 @@ class CommandLine {
         CLI::App& command = add("put", put_description, put_footer, [this] {
             return cli::put(given_.place, given_.key, given_.value, given_.ttl, given_.tags);
         });
-        command
-            .add_option_function<std::string>(
-                "--ttl",
-                [this](const std::string& text) {
-                    const auto ttl = cli::parse_duration(text);
-                    if (!ttl) {
-                        throw CLI::ValidationError("--ttl",
-                                                   "wants 90s, 1h30m, 7d or the like, or forever");
-                    }
-                    given_.ttl = *ttl;
-                },
-                "How long the entry lives")
+        add_duration(command, "--ttl", "How long the entry lives",
+                     [this](psycache::Duration ttl) { given_.ttl = ttl; })
             ->required()
             ->option_text("DURATION REQUIRED");
         command.add_option("--tag", given_.tags, "What remove_tag finds the entry by")
@@ -397,6 +417,19 @@ class CommandLine {
                    given_.bounds.max_entries);
         add_number(command, "--max-bytes", "How many bytes of entries are left at most",
                    given_.bounds.max_bytes);
+        add_json(command);
+        add_dsn(command);
+    }
+
+    void add_watch() {
+        CLI::App& command = add("watch", watch_description, watch_footer, [this] {
+            return cli::watch(given_.place, given_.keys, given_.duration, given_.as_json);
+        });
+        command.add_option("--key", given_.keys, "A key that is told of, by name")
+            ->allow_extra_args(false)
+            ->option_text("KEY ...");
+        add_duration(command, "--for", "When to end",
+                     [this](psycache::Duration duration) { given_.duration = duration; });
         add_json(command);
         add_dsn(command);
     }

@@ -113,6 +113,29 @@ void Session::end() {
     run("ROLLBACK");
 }
 
+void Session::listen(const std::string& channel) {
+    run("LISTEN " + channel);
+}
+
+std::optional<std::string> Session::next_notification(std::chrono::milliseconds time) {
+    PGconn* const connection = native_->connection.get();
+    const auto deadline = Clock::now() + time;
+    for (;;) {
+        // What a query has read is there already.
+        if (PGnotify* const notification = PQnotifies(connection)) {
+            std::string payload = notification->extra;
+            PQfreemem(notification);
+            return payload;
+        }
+        if (!readable(connection, deadline)) {
+            return std::nullopt;
+        }
+        if (PQconsumeInput(connection) == 0) {
+            fail(Errc::connection_lost, "query", "the connection to the server broke");
+        }
+    }
+}
+
 std::vector<Session::Row> Session::run(const std::string& sql) {
     PGconn* const connection = native_->connection.get();
     const auto deadline = Clock::now() + patience;

@@ -3,6 +3,7 @@
 /// @file
 /// A connection that asks a server questions, for commands that report.
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,6 +37,13 @@ class Session {
     /// Opens a transaction, so that a pooler lends a session of the server until end().
     void begin();
     void end();
+
+    /// Listens for notifications on a channel, whose name needs no quotes.
+    void listen(const std::string& channel);
+
+    /// @returns what was sent with the next notification; nothing if none comes in time.
+    /// @throws psycache::Error: Errc::connection_lost.
+    std::optional<std::string> next_notification(std::chrono::milliseconds time);
 
     /// @returns text as a constant of SQL.
     std::string literal(std::string_view text) const;

@@ -12,8 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include <psycache/error.hpp>
-
 #include "cli/duration_text.hpp"
 #include "cli/looks.hpp"
 #include "cli/outcome.hpp"
@@ -59,12 +57,7 @@ Sample look_at_sample(Session& session, const TableFacts& table) {
 StatsFacts gather(const Place& place) {
     Session session(place, "psycache stats");
     StatsFacts facts;
-    std::optional<TableFacts> table = look_at_table(session, place, "psycache", facts.unseen);
-    if (!table) {
-        throw Error(make_error_code(Errc::table_missing), "stats",
-                    "the cache's table does not exist; run psycache init-db", "", "", nullptr);
-    }
-    facts.table = std::move(*table);
+    facts.table = look_for_table(session, place, facts.unseen);
     look(session, facts.unseen, "table of tags",
          [&] { facts.tags = look_at_table(session, place, "psycache_tags", facts.unseen); });
     if (facts.table.kind == 'r' && facts.table.sizes) {

@@ -37,6 +37,9 @@ usage_error put key 1 ""
 usage_error put key 1 --ttl 1h
 usage_error remove key
 usage_error remove --ttl 1h key ""
+usage_error watch
+usage_error watch --for 1x ""
+usage_error watch key ""
 usage_error flush
 usage_error cleanup
 for ttl in "" 1 1x -1h 0s "1 h" 1h30 eternity; do usage_error put key 1 --ttl "$ttl" ""; done
@@ -47,10 +50,10 @@ check "  the password is not repeated" lacks "$err" geheim
 run --help
 check "--help exits 0" is "$code" 0
 check "--help names the command" has "$out" "init-db"
-for command in init-db get put remove flush clear cleanup; do
+for command in init-db get put remove flush clear cleanup watch doctor stats; do
     check "--help names $command" has "$out" "  $command "
 done
-for command in get put remove flush clear cleanup; do
+for command in get put remove flush clear cleanup watch; do
     run $command --help
     check "$command --help exits 0" is "$code:$err" "0:"
     check "$command --help tells of --schema, DSN and passwords" eval \
@@ -323,6 +326,60 @@ for command in "put key 1 --ttl 1h" "remove key" flush clear; do
     check "  which is said" has "$err" "[42501]"
 done
 
+# ---- watch --------------------------------------------------------------------------------------
+run watch --for 1s --schema "$schema no" "$dsn"
+check "watch without a table fails" is "$code:$out" "1:"
+check "  and names the remedy" has "$err" "init-db"
+run watch --for 1s --schema "$schema" "$dsn"
+check "watch without triggers fails" is "$code:$out" "1:"
+check "  and names the remedy" has "$err" "init-db --notify"
+run init-db --notify --schema "$schema" "$dsn"
+run watch --for 100ms --schema "$schema" "$dsn"
+check "watch ends in time" is "$code:$out:$err" "0::"
+# watched ARGUMENT...: watches what a few commands do; leaves it in $out.
+watched() {
+    "$program" watch --for 1min --schema "$schema" "$@" "$dsn" >"$work/out" 2>"$work/err" &
+    local watcher=$!
+    for _ in $(seq 100); do
+        [ "$(sql -c "SELECT count(*) FROM pg_stat_activity
+            WHERE application_name = 'psycache watch' AND query LIKE '%pg_backend_pid%'")" = 0 ] || break
+        sleep 0.1
+    done
+    for key in key other key; do
+        "$program" put $key 1 --ttl 1h --schema "$schema" "$dsn" >/dev/null
+    done
+    "$program" remove key other --schema "$schema" "$dsn" >/dev/null
+    "$program" clear --schema "$schema" "$dsn" >/dev/null
+    for _ in $(seq 100); do
+        ! grep -qE 'or all|"all":true' "$work/out" || break
+        sleep 0.1
+    done
+    kill $watcher
+    wait $watcher 2>/dev/null
+    code=$? out=$(sed -E 's/[0-9-]+T[0-9:]+Z/TIME/' "$work/out") err=$(cat "$work/err")
+}
+watched
+check "watches all entries" is "$out" "TIME changed: 1 entry
+TIME changed: 2 entries
+TIME changed: many entries, or all"
+watched --key key --key absent
+check "watches a key" is "$out" "TIME changed: key
+TIME changed: key
+TIME changed: many entries, or all"
+watched --json --key key --key other
+check "watches keys in JSON" is "$(grep -c '"keys":\["key"\]' <<<"$out"):$(grep -c other <<<"$out")" 1:1
+"$program" watch --for 1min --schema "$schema" "$dsn" >"$work/out" 2>"$work/err" &
+watcher=$!
+for _ in $(seq 100); do
+    [ -z "$(sql -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name = 'psycache watch'")" ] || break
+    sleep 0.1
+done
+wait $watcher
+code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+check "watch fails when its connection breaks" is "$code:$out" "1:"
+check "  and says so" starts "$err" "psycache: watch failed: "
+
 # ---- errors -------------------------------------------------------------------------------------
 failure() {
     run "${@:2}"
@@ -333,7 +390,7 @@ failure() {
 failure "no such schema" init-db --schema "$schema no" "$dsn"
 failure "no such server" init-db "host=/nonexistent dbname=none password=geheim"
 check "  the password is not repeated" lacks "$err" geheim
-for command in "get key" "put key 1 --ttl 1h" "remove key" flush clear cleanup; do
+for command in "get key" "put key 1 --ttl 1h" "remove key" flush clear cleanup watch; do
     # shellcheck disable=SC2086
     run $command "host=/nonexistent dbname=none password=geheim"
     check "no such server: ${command%% *} fails" is "$code:$out" "1:"
