@@ -71,7 +71,8 @@ constexpr const char* doctor_footer =
 Each finding is "ok", a "note", a "warning" or a "problem", and has a remedy and its SQL where
 there is one. The exit code is 1 where there is a warning or a problem. Run it as the
 application does: same role, same way to the server, pooler included. It changes nothing,
-does not read the table, and waits a second at most for a lock.
+reads no more of the table than the entry that expired first, and waits a second at most for
+each lock.
 
 )";
 
@@ -139,12 +140,12 @@ constexpr const char* cleanup_footer =
     R"(It deletes in batches and blocks no writer: let cron run it where no service does.
   psycache cleanup --max-entries 1000000 postgresql:///mydb
 With --max-entries or --max-bytes it also deletes live entries, those that expire soonest,
-until the server's statistics say that no more are left.
+until there are no more than that by the server's statistics.
 
 )";
 
 constexpr const char* watch_description =
-    "Print changes of entries as they happen, whoever makes them.";
+    "Print changes of entries as they happen, by whichever program.";
 
 constexpr const char* watch_footer =
     R"(  psycache watch --key user:7 --key user:8 postgresql:///mydb
