@@ -126,9 +126,10 @@ class TestSchema {
     }
     /// Lets an entry expire now.
     void expire(std::string_view key) {
-        sql_.exec("UPDATE " + table() +
-                  " SET expires_at = statement_timestamp() - interval '1 microsecond' WHERE key = " +
-                  quote_literal(key));
+        sql_.exec(
+            "UPDATE " + table() +
+            " SET expires_at = statement_timestamp() - interval '1 microsecond' WHERE key = " +
+            quote_literal(key));
     }
     /// Seconds from now, by the server's clock, until an entry expires.
     double expires_in(std::string_view key) {
