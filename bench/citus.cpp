@@ -1,11 +1,12 @@
 // What calls cost on a table that Citus distributes, beside a plain one: server CPU of all nodes.
 //
-// bench_citus CITUS_DSN PLAIN_DSN [--callers N] [--shards N] [--workers N] [--milliseconds N]
-//             [--connections N] [--rounds N]
+// bench_citus [--callers N] [--shards N] [--workers N] [--milliseconds N] [--connections N]
+//             [--rounds N] [--keys N]
 //
-// CITUS_DSN leads to the coordinator, as a superuser; all servers run on this machine, as their CPU
-// is read from /proc. It makes and drops a schema of its own on either, and has the shards placed
-// on the first so many workers, whose `shouldhaveshards` it sets back at the end.
+// PSYCACHE_TEST_CITUS_DSN leads to the coordinator, as a superuser, PSYCACHE_TEST_DSN to the plain
+// server. All servers run on this machine, as their CPU is read from /proc. It makes and drops a
+// schema of its own on either, and has the shards placed on the first so many workers, whose
+// `shouldhaveshards` it sets back.
 
 #include <libpq-fe.h>
 #include <unistd.h>
@@ -15,13 +16,16 @@
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <random>
 #include <set>
 #include <span>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -311,16 +315,15 @@ void compare(const std::string& citus_dsn, const std::string& plain_dsn, const O
 
 int main(int argc, char** argv) {
     try {
-        if (argc < 3) {
-            throw bench::Usage("there is no DSN");
-        }
+        const char* const cluster = std::getenv("PSYCACHE_TEST_CITUS_DSN");
         Options options;
-        bench::take_numbers(numbers, std::span(argv + 3, argv + argc), options);
-        compare(argv[1], argv[2], options);
+        bench::take_numbers(numbers, std::span(argv + 1, argv + argc), options);
+        if (cluster == nullptr) {
+            throw bench::Usage("PSYCACHE_TEST_CITUS_DSN names no coordinator");
+        }
+        compare(cluster, bench::dsn(), options);
     } catch (const bench::Usage& wrong) {
-        std::fprintf(stderr,
-                     "bench_citus: %s\nbench_citus CITUS_DSN PLAIN_DSN [OPTION NUMBER]...\n",
-                     wrong.what());
+        std::fprintf(stderr, "bench_citus: %s\nbench_citus [OPTION NUMBER]...\n", wrong.what());
         bench::show_numbers(numbers);
         return 2;
     } catch (const std::exception& error) {

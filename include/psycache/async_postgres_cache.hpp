@@ -172,12 +172,15 @@ class PSYCACHE_EXPORT AsyncPostgresCache {
     /// (`lock_timeout`, set for the statement alone) and then without a connection: the row is
     /// looked at every 10 to 80 ms (a SELECT ... FOR NO KEY UPDATE SKIP LOCKED for many keys) until
     /// the deadline, or the role's own `lock_timeout` or `statement_timeout` if that is shorter. A
-    /// write waits for an earlier one of its key, of this cache, that is on its way. Where the
-    /// server distributes tables (Citus: a relation `pg_dist_partition` is there) each entry is an
-    /// upsert of its own, which waits for a locked row, and whose size no instrumentation is told.
+    /// write waits for an earlier one of its key, of this cache, that is on its way. Where Citus
+    /// distributes the table an upsert is shared by calls of one shard only, and only on a
+    /// connection to its node; another one is of its own, and waits for a locked row. No size is
+    /// told to instrumentations. Which node has a key is read from the server's catalogs every ten
+    /// seconds while calls come; a cache whose calls share reads asks once a minute whether its
+    /// table is distributed by now.
     /// With tags the same statement also upserts one row of the table of tags for each of them,
     /// after the entry; calls with tags share statements with each other. Distributed tables
-    /// (Citus) may refuse it.
+    /// (Citus) refuse it.
     asio::awaitable<void> put_raw(std::string key, json::object value, Duration ttl,
                                   PutOptions options = {});
 

@@ -80,6 +80,10 @@ struct PSYCACHE_EXPORT PoolOptions {
 
     /// How many connections may be open at once; at least 1. A few are enough: calls that arrive
     /// together share statements, so one connection serves hundreds of callers.
+    ///
+    /// Where a cache finds its table distributed by Citus they are divided: one at least stays for
+    /// the server of the DSN, and the nodes that have shards get an equal part of the others each,
+    /// as far as there are enough.
     std::size_t max_size = 4;
 
     /// Where it is set: a coroutine that is asked for the password of each connection before that
