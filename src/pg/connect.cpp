@@ -191,7 +191,9 @@ asio::awaitable<Result<std::unique_ptr<Connection>>> Connection::open(
             co_await std::move(asking);
             if (connection->origin_.system != target.system) {
                 errors.add(host_of(connection->connection_),
-                           "it is another server than the one that is meant");
+                           connection->origin_.system == 0
+                               ? "it did not say which server it is"
+                               : "it is another server than the one that is meant");
                 break;
             }
         }
