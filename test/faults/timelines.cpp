@@ -133,7 +133,9 @@ TEST_CASE("What an old primary still answers counts for nothing once the new one
     for (const pid_t backend : backends) {
         PrivateServer::thaw(backend);
     }
-    CHECK(reading.get() == numbered(4));
+    const auto read = reading.get();
+    // The write that is sent again may be quicker than the read that is.
+    CHECK((read == numbered(4) || (replay_writes && read == numbered(3))));
     const Failure failed = writing.get();
     if (replay_writes) {
         CHECK(!failed);
