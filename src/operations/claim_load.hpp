@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "operations/load_lease.hpp"
 #include "operations/put_tagged.hpp"
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "operations/conditional_put.hpp"
 
 namespace psycache::detail {
