@@ -234,8 +234,9 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     LaneLease borrow_in_lane(const Calls& calls) const;
     asio::awaitable<Result<ConnectionLease>> lease_for(Running& group);
     std::optional<Lanes::Question> question_for(const Calls& calls) const;
-    asio::awaitable<void> look_for_lanes(Lanes::Question question);
-    void look_for_lanes_blocking(Lanes::Question question);
+    asio::awaitable<void> look_for_lanes(const ConnectionLease& lease, Lanes::Question question);
+    void look_for_lanes_blocking(const ConnectionLease& lease, Lanes::Question question,
+                                 TimePoint deadline);
     void serve_lanes();
     bool leave_lane(Running& group) const;
 

@@ -18,7 +18,7 @@ constexpr std::chrono::seconds look_patience{1};
 }  // namespace
 
 /// @returns a connection to the server of the calls' lane, if one is free; if none is open there
-/// yet, that is begun.
+/// yet, one is opened.
 Batcher::LaneLease Batcher::borrow_in_lane(const Calls& calls) const {
     LaneLease borrowed;
     const Lane& lane = *calls.front()->lane;
@@ -81,36 +81,35 @@ std::optional<Lanes::Question> Batcher::question_for(const Calls& calls) const {
     return settings_.lanes->ask(shared_read, Clock::now());
 }
 
-asio::awaitable<void> Batcher::look_for_lanes(Lanes::Question question) {
-    const TimePoint until = Clock::now() + look_patience;
-    Result<ConnectionLease> lease = borrow_idle(*pool_, *observers_);
-    if (!*lease) {
-        lease = co_await borrow(*pool_, *observers_);
-    }
-    if (!lease || !lease->state().connection().attach(home_)) {
+/// Asks on the connection that calls are about to be sent on: any server of a cluster knows all of
+/// it. Should the connection be lost with it, nothing of theirs has been sent.
+asio::awaitable<void> Batcher::look_for_lanes(const ConnectionLease& lease,
+                                              Lanes::Question question) {
+    pg::Connection& connection = lease.state().connection();
+    if (settings_.pool_blocks) {
+        look_for_lanes_blocking(lease, std::move(question), TimePoint::max());
+    } else if (!connection.attach(home_)) {
         settings_.lanes->not_asked(Clock::now());
-        co_return;
-    }
-    std::optional<Lanes::Question> next(std::move(question));
-    while (next) {
-        pg::Parameters parameters;
-        if (next->parameter) {
-            parameters.borrow(*next->parameter);
+    } else {
+        const TimePoint until = Clock::now() + look_patience;
+        std::optional<Lanes::Question> next(std::move(question));
+        while (next) {
+            pg::Parameters parameters;
+            if (next->parameter) {
+                parameters.borrow(*next->parameter);
+            }
+            auto asking = connection.execute(*next->statement, parameters, until);
+            const pg::Answer answer = co_await std::move(asking);
+            next = settings_.lanes->answered(answer, Clock::now());
         }
-        auto asking = lease->state().connection().execute(*next->statement, parameters, until);
-        const pg::Answer answer = co_await std::move(asking);
-        next = settings_.lanes->answered(answer, Clock::now());
+        serve_lanes();
     }
-    serve_lanes();
 }
 
-void Batcher::look_for_lanes_blocking(Lanes::Question question) {
-    const TimePoint until = Clock::now() + look_patience;
-    const Result<ConnectionLease> lease = borrow_here(*pool_, *observers_);
-    if (!lease || !*lease) {
-        settings_.lanes->not_asked(Clock::now());
-        return;
-    }
+/// @param deadline of the calls.
+void Batcher::look_for_lanes_blocking(const ConnectionLease& lease, Lanes::Question question,
+                                      TimePoint deadline) {
+    const TimePoint until = std::min<TimePoint>(deadline, Clock::now() + look_patience);
     std::optional<Lanes::Question> next(std::move(question));
     while (next) {
         pg::Parameters parameters;
@@ -118,7 +117,7 @@ void Batcher::look_for_lanes_blocking(Lanes::Question question) {
             parameters.borrow(*next->parameter);
         }
         next = settings_.lanes->answered(
-            lease->state().connection().execute_blocking(*next->statement, parameters, until),
+            lease.state().connection().execute_blocking(*next->statement, parameters, until),
             Clock::now());
     }
     serve_lanes();

@@ -39,10 +39,6 @@ class Batcher::InFlight {
 asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
     for (;;) {
         if (!group.statement) {
-            if (auto question = question_for(group.calls)) {
-                auto looking = look_for_lanes(*std::move(question));
-                co_await std::move(looking);
-            }
             Result<ConnectionLease> lease{ConnectionLease()};
             group.in_lane = false;
             if (!group.calls.front()->lane) {
@@ -61,6 +57,10 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
                 fail_unconnected(group.calls, group.attempts, lease.error());
                 group.outcome = Outcome::settled;
                 co_return;
+            }
+            if (auto question = question_for(group.calls)) {
+                auto looking = look_for_lanes(*lease, std::move(*question));
+                co_await std::move(looking);
             }
             mark_sent(group.calls);
             if (group.calls.empty()) {

@@ -24,13 +24,14 @@ const pg::Statement& bind(const Group& group, pg::Parameters& parameters) {
 }
 
 /// @returns whether a refusal may be that of one server alone: its session is set differently, or
-/// its table is gone. A lock, a conflict or a limit of time is about the call, wherever it is sent.
+/// its table is gone. Bad data, a conflict, a lock or a limit of time is about the call, wherever
+/// it is sent.
 bool leaves_lane(const pg::StatementFailure& failed) {
-    static constexpr std::string_view about_calls[] = {"55P03", "40P01", "40001", "57014", "26000"};
+    static constexpr std::string_view about_calls[] = {"22", "23", "26000", "40", "55P03", "57014"};
     return !failed.connection_lost && failed.effect == pg::Effect::none &&
            failed.failure.code != Errc::timed_out &&
-           std::find(std::begin(about_calls), std::end(about_calls), failed.failure.sqlstate) ==
-               std::end(about_calls);
+           std::none_of(std::begin(about_calls), std::end(about_calls),
+                        [&](auto state) { return failed.failure.sqlstate.starts_with(state); });
 }
 
 }  // namespace

@@ -33,9 +33,6 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
     }
     WorkerTurn turn(shared_from_this(), Worker{false, writes});
     const Calls calls(1, call);
-    if (auto question = question_for(calls)) {
-        look_for_lanes_blocking(*std::move(question));
-    }
     Result<ConnectionLease> lease{ConnectionLease()};
     bool in_lane = false;
     if (call->lane) {
@@ -54,6 +51,9 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
     SendAttempts attempts;
     Outcome outcome = Outcome::retry;
     if (*lease) {
+        if (auto question = question_for(calls)) {
+            look_for_lanes_blocking(*lease, std::move(*question), call->deadline);
+        }
         StatementRun statement(context_, std::move(*lease), CallSpan(&call, 1), attempts, in_lane);
         statement.run_blocking(statement.begin(), call->deadline);
         outcome = statement.conclude(attempts);
@@ -126,9 +126,6 @@ void Batcher::work_in_thread(WorkerTurn turn, WaitingThread& thread, TimePoint u
 /// @returns whether they are settled; otherwise the event loop is to go on with them.
 bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
     do {
-        if (auto question = question_for(group.calls)) {
-            look_for_lanes_blocking(*std::move(question));
-        }
         Result<ConnectionLease> lease{ConnectionLease()};
         group.in_lane = false;
         if (group.calls.front()->lane) {
@@ -151,6 +148,9 @@ bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
         }
         if (!*lease) {
             return false;
+        }
+        if (auto question = question_for(group.calls)) {
+            look_for_lanes_blocking(*lease, std::move(*question), until);
         }
         mark_sent(group.calls);
         if (group.calls.empty()) {

@@ -62,7 +62,7 @@ NodePools::Reached NodePools::reach(const std::vector<Node>& nodes,
     }
     lock.unlock();
     for (const auto& pool : used) {
-        pool->set_limit(std::max<std::size_t>(divided.each, 1));
+        pool->set_limit(divided.each);
     }
     reached.own = divided.own;
     return reached;
