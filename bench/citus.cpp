@@ -314,21 +314,12 @@ void compare(const std::string& citus_dsn, const std::string& plain_dsn, const O
 }  // namespace
 
 int main(int argc, char** argv) {
-    try {
+    return bench::run_with("bench_citus", numbers, argc, argv, [](const Options& options) {
         const char* const cluster = std::getenv("PSYCACHE_TEST_CITUS_DSN");
-        Options options;
-        bench::take_numbers(numbers, std::span(argv + 1, argv + argc), options);
         if (cluster == nullptr) {
             throw bench::Usage("PSYCACHE_TEST_CITUS_DSN names no coordinator");
         }
         compare(cluster, bench::dsn(), options);
-    } catch (const bench::Usage& wrong) {
-        std::fprintf(stderr, "bench_citus: %s\nbench_citus [OPTION NUMBER]...\n", wrong.what());
-        bench::show_numbers(numbers);
-        return 2;
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "bench_citus: %s\n", error.what());
-        return 1;
-    }
-    return 0;
+        return 0;
+    });
 }

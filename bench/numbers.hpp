@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdio>
+#include <exception>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -73,6 +74,24 @@ void show_numbers(const Number<Options> (&numbers)[count]) {
     for (const auto& one : numbers) {
         std::fprintf(stderr, "  %-16s %s (%u)\n", std::string(one.name).c_str(), one.meaning,
                      Options().*(one.field));
+    }
+}
+
+/// The main() of a benchmark whose options are numbers. @param body returns the exit code.
+template <class Options, std::size_t count, class Body>
+int run_with(const char* name, const Number<Options> (&numbers)[count], int argc, char** argv,
+             Body body) {
+    try {
+        Options options;
+        take_numbers(numbers, std::span<char* const>(argv + 1, argv + argc), options);
+        return body(options);
+    } catch (const Usage& wrong) {
+        std::fprintf(stderr, "%s: %s\nOptions:\n", name, wrong.what());
+        show_numbers(numbers);
+        return 2;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", name, error.what());
+        return 1;
     }
 }
 

@@ -234,17 +234,9 @@ void run_all(const Options& options) {
 }  // namespace bench
 
 int main(int count, char** words) {
-    try {
-        bench::Options options;
-        bench::take_numbers(bench::numbers, std::span(words + 1, words + count), options);
-        bench::run_all(options);
-        return 0;
-    } catch (const bench::Usage& usage) {
-        std::fprintf(stderr, "bench_scale: %s\nOptions:\n", usage.what());
-        bench::show_numbers(bench::numbers);
-        return 2;
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "bench_scale: %s\n", error.what());
-        return 1;
-    }
+    return bench::run_with("bench_scale", bench::numbers, count, words,
+                           [](const bench::Options& options) {
+                               bench::run_all(options);
+                               return 0;
+                           });
 }

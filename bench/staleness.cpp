@@ -333,16 +333,5 @@ int run(const Options& options) {
 }  // namespace bench
 
 int main(int count, char** words) {
-    try {
-        bench::Options options;
-        bench::take_numbers(bench::numbers, std::span(words + 1, words + count), options);
-        return bench::run(options);
-    } catch (const bench::Usage& usage) {
-        std::fprintf(stderr, "bench_staleness: %s\nOptions:\n", usage.what());
-        bench::show_numbers(bench::numbers);
-        return 2;
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "bench_staleness: %s\n", error.what());
-        return 1;
-    }
+    return bench::run_with("bench_staleness", bench::numbers, count, words, bench::run);
 }

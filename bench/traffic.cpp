@@ -133,6 +133,29 @@ class Watch {
     long last_ = 0;
 };
 
+/// Has autovacuum look every second, for as long as it lives.
+class FrequentVacuums {
+  public:
+    explicit FrequentVacuums(Sql& sql) : sql_(sql) { set("SET autovacuum_naptime = '1s'"); }
+    FrequentVacuums(const FrequentVacuums&) = delete;
+    FrequentVacuums& operator=(const FrequentVacuums&) = delete;
+    ~FrequentVacuums() {
+        try {
+            set("RESET autovacuum_naptime");
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "bench_traffic: %s\n", error.what());
+        }
+    }
+
+  private:
+    void set(const std::string& what) {
+        sql_.exec("ALTER SYSTEM " + what);
+        sql_.exec("SELECT pg_reload_conf()");
+    }
+
+    Sql& sql_;
+};
+
 void play(const Options& options) {
     psycache::PoolOptions pool;
     pool.dsn = bench::dsn();
@@ -169,28 +192,18 @@ void play(const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    try {
-        Options options;
-        bench::take_numbers(numbers, std::span(argv + 1, argv + argc), options);
+    return bench::run_with("bench_traffic", numbers, argc, argv, [](const Options& options) {
         Sql sql;
         sql.exec("DROP SCHEMA IF EXISTS " + schema + " CASCADE");
         sql.exec("CREATE SCHEMA " + schema);
-        sql.exec("ALTER SYSTEM SET autovacuum_naptime = '1s'");
-        sql.exec("SELECT pg_reload_conf()");
         psycache::TableOptions table_options;
         table_options.schema = schema;
         psycache::init_db(bench::dsn(), table_options);
-        play(options);
-        sql.exec("ALTER SYSTEM RESET autovacuum_naptime");
-        sql.exec("SELECT pg_reload_conf()");
+        {
+            const FrequentVacuums vacuums(sql);
+            play(options);
+        }
         sql.exec("DROP SCHEMA " + schema + " CASCADE");
-    } catch (const bench::Usage& wrong) {
-        std::fprintf(stderr, "bench_traffic: %s\nbench_traffic [OPTION NUMBER]...\n", wrong.what());
-        bench::show_numbers(numbers);
-        return 2;
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "bench_traffic: %s\n", error.what());
-        return 1;
-    }
-    return 0;
+        return 0;
+    });
 }

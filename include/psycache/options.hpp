@@ -83,7 +83,9 @@ struct PSYCACHE_EXPORT PoolOptions {
     ///
     /// Where a cache finds its table distributed by Citus they are divided: one at least stays for
     /// the server of the DSN, and the nodes that have shards get an equal part of the others each,
-    /// as far as there are enough.
+    /// as far as there are enough. What else is set here (user, @ref password, TLS, @ref init_sql,
+    /// time-outs) holds for nodes as well; their hosts and ports are those of the cluster's
+    /// catalog.
     std::size_t max_size = 4;
 
     /// Where it is set: a coroutine that is asked for the password of each connection before that

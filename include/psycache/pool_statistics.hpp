@@ -7,7 +7,8 @@
 
 namespace psycache {
 
-/// A moment of a ConnectionPool: what it holds now, and what it has counted since it was made.
+/// A moment of a ConnectionPool: what it holds now, and what it has counted since it was made,
+/// connections to the nodes of a cluster (`PoolOptions::max_size`) included.
 struct PoolStatistics {
     std::size_t max_size = 0;    ///< `PoolOptions::max_size`
     std::size_t open = 0;        ///< open connections, idle and busy

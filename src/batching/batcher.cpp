@@ -35,7 +35,7 @@ Batcher::Batcher(std::shared_ptr<AsyncCachePool> pool, Settings settings,
       settings_(std::move(settings)),
       observers_(std::move(observers)),
       operations_(std::move(operations)),
-      context_{std::move(counts), observers_, settings_.replay_writes, settings_.lanes},
+      context_{std::move(counts), observers_, settings_.replay_writes, settings_.router},
       home_(pool_->get_executor()),
       pool_names_home_(home_),
       scheduler_(settings_.limits, settings_.capacity) {
@@ -132,10 +132,10 @@ void Batcher::settle_in(asio::any_io_executor executor) {
 /// Queues calls as far as there is room. Under the lock. @returns how many.
 std::size_t Batcher::add_to_queue(CallSpan calls, bool with_deadlines) {
     std::size_t queued = 0;
-    const bool lanes = settings_.lanes && settings_.lanes->used();
+    const bool routed = settings_.router && settings_.router->used();
     for (; queued < calls.size(); ++queued) {
-        if (lanes && calls[queued]->operation.traits.by_key) {
-            calls[queued]->lane = settings_.lanes->lane_of(calls[queued]->key);
+        if (routed && calls[queued]->operation.traits.by_key) {
+            calls[queued]->route = settings_.router->route_of(calls[queued]->key);
         }
         if (!scheduler_.add(calls[queued], locked_.size() + order_.size())) {
             break;

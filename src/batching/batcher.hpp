@@ -15,8 +15,8 @@
 #include "batching/batch.hpp"
 #include "batching/call.hpp"
 #include "batching/deadlines.hpp"
-#include "batching/lane.hpp"
 #include "batching/lock_retry.hpp"
+#include "batching/router.hpp"
 #include "batching/scheduler.hpp"
 #include "batching/statement_run.hpp"
 #include "batching/waiting_thread.hpp"
@@ -44,7 +44,7 @@ namespace psycache::detail {
 /// row is looked at from time to time. Writes of one key go one after the other.
 ///
 /// Where the table is divided among servers, calls go to the one that has their row, as far as that
-/// is known and it can be reached; else through the cache's own pool: see lanes.cpp.
+/// is known and it can be reached; else through the cache's own pool: see routing.cpp.
 class Batcher : public std::enable_shared_from_this<Batcher> {
   public:
     /// Where waiting threads drive the event loop.
@@ -67,7 +67,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         Host* host = nullptr;  ///< of waiting threads; outlives all calls
         /// Lending a connection blocks the thread: what has one must not wait for an event loop.
         bool pool_blocks = false;
-        std::shared_ptr<Lanes> lanes;  ///< null where the pool can have none
+        std::shared_ptr<Router> router;  ///< null: no call has a route
     };
 
     /// @param operations what owns the operations of all calls: statements may outlive the cache.
@@ -142,7 +142,7 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
         SendAttempts attempts;
         Outcome outcome = Outcome::retry;
         std::optional<StatementRun> statement;  // whose answer has not come
-        bool in_lane = false;  // whether it was sent to the server of the calls' lane
+        bool on_route = false;  // whether it was sent to the server of the calls' route
         pg::Want next = pg::Want::nothing;
 
         void begin(Calls next_calls) {
@@ -226,19 +226,19 @@ class Batcher : public std::enable_shared_from_this<Batcher> {
     template <class Release>
     void go_again(const Release& release);
 
-    // Of lanes; in lanes.cpp.
-    struct LaneLease {
+    // Of routes; in routing.cpp.
+    struct RoutedLease {
         Result<ConnectionLease> lease{ConnectionLease()};  // empty: borrow through the own pool
-        bool wait = false;                                 // or wait for one of the lane's
+        bool wait = false;                                 // or wait for one of the route's
     };
-    LaneLease borrow_in_lane(const Calls& calls) const;
+    RoutedLease borrow_on_route(const Calls& calls) const;
     asio::awaitable<Result<ConnectionLease>> lease_for(Running& group);
-    std::optional<Lanes::Question> question_for(const Calls& calls) const;
-    asio::awaitable<void> look_for_lanes(const ConnectionLease& lease, Lanes::Question question);
-    void look_for_lanes_blocking(const ConnectionLease& lease, Lanes::Question question,
-                                 TimePoint deadline);
-    void serve_lanes();
-    bool leave_lane(Running& group) const;
+    std::optional<Router::Question> question_for(const Calls& calls) const;
+    asio::awaitable<void> look_for_routes(const ConnectionLease& lease, Router::Question question);
+    void look_for_routes_blocking(const ConnectionLease& lease, Router::Question question,
+                                  TimePoint deadline);
+    void serve_routes();
+    bool leave_route(Running& group) const;
 
     // Of threads; in thread_batching.cpp.
     bool run_in_thread(Running& group, WorkerTurn& turn, TimePoint until);

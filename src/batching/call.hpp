@@ -15,7 +15,7 @@
 namespace psycache::detail {
 
 class Batcher;
-struct Lane;
+struct Route;
 class Operation;
 class WaitingThread;
 
@@ -70,7 +70,7 @@ class Call : public Waited {
     // The same owner as a mark of calls that belong together: it stays, and is never looked into.
     const CallOwner* together = nullptr;
     std::shared_ptr<WaitingThread> thread;  // that waits for it; none where a coroutine does
-    std::shared_ptr<const Lane> lane;       // of its key, when it was queued; null: none
+    std::shared_ptr<const Route> route;     // of its key, when it was queued; null: none
     unsigned step = 0;  // of an operation that takes several statements, the one that is next
 
     /// Where it is; the batcher's, under its lock.

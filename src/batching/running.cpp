@@ -40,8 +40,8 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
     for (;;) {
         if (!group.statement) {
             Result<ConnectionLease> lease{ConnectionLease()};
-            group.in_lane = false;
-            if (!group.calls.front()->lane) {
+            group.on_route = false;
+            if (!group.calls.front()->route) {
                 lease = borrow_idle(*pool_, *observers_);
                 if (!*lease) {
                     lease = co_await borrow(*pool_, *observers_);
@@ -59,7 +59,7 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
                 co_return;
             }
             if (auto question = question_for(group.calls)) {
-                auto looking = look_for_lanes(*lease, std::move(*question));
+                auto looking = look_for_routes(*lease, std::move(*question));
                 co_await std::move(looking);
             }
             mark_sent(group.calls);
@@ -68,7 +68,7 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
                 co_return;
             }
             group.statement.emplace(context_, std::move(*lease), group.calls, group.attempts,
-                                    group.in_lane);
+                                    group.on_route);
             group.next = pg::Want::nothing;
             if (group.statement->connection().attach(home_)) {
                 group.next = group.statement->begin();
@@ -87,7 +87,7 @@ asio::awaitable<void> Batcher::run(Running& group, WorkerTurn* turn) {
             settle(*group.statement, group.calls, turn);
         }
         group.statement.reset();
-        if (group.outcome == Outcome::elsewhere && !leave_lane(group)) {
+        if (group.outcome == Outcome::elsewhere && !leave_route(group)) {
             co_return;
         }
         if (group.outcome == Outcome::retry_later) {

@@ -4,7 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "batching/lane.hpp"
+#include "batching/router.hpp"
 
 namespace psycache::detail {
 
@@ -80,14 +80,14 @@ bool Scheduler::follows_its_own(const Call& call) {
 
 Scheduler::Line& Scheduler::line_of(const Call& call) {
     const auto known = std::find_if(lines_.begin(), lines_.end(), [&](const Line& line) {
-        return line.operation == &call.operation && line.lane == call.lane;
+        return line.operation == &call.operation && line.route == call.route;
     });
     return known != lines_.end() ? *known
-                                 : lines_.emplace_back(Line{&call.operation, call.lane, {}});
+                                 : lines_.emplace_back(Line{&call.operation, call.route, {}});
 }
 
-void Scheduler::drop_empty_lanes() {
-    std::erase_if(lines_, [](const Line& line) { return line.lane && line.entries.empty(); });
+void Scheduler::drop_empty_routes() {
+    std::erase_if(lines_, [](const Line& line) { return line.route && line.entries.empty(); });
 }
 
 void Scheduler::pop(Line& line) noexcept {
@@ -206,9 +206,10 @@ Calls Scheduler::next_group(Worker& worker, LockRetry& locked, WriteOrder& order
             return calls;
         }
         const Operation& operation = *line->operation;
-        // What is on its way to a lane costs as much for few calls as for many: they stay together.
-        calls = cut(*line, line->lane ? 1 : parts);
-        drop_empty_lanes();
+        // What is on its way to a route costs as much for few calls as for many: they stay
+        // together.
+        calls = cut(*line, line->route ? 1 : parts);
+        drop_empty_routes();
         if (operation.writes) {
             const bool apart = operation.traits.keys_apart;
             std::erase_if(calls, [&](const std::shared_ptr<Call>& call) {
@@ -265,7 +266,7 @@ Calls Scheduler::cut(Line& line, std::size_t parts) {
     Calls group;
     group.reserve(std::min(share, entries.size()));
     std::size_t bytes = 0;
-    const bool one_server = line.lane && line.lane->pool;
+    const bool one_server = line.route && line.route->pool;
     const std::size_t most = line.operation->shares(one_server) ? limits_.calls : 1;
     while (!entries.empty() && group.size() < most) {
         std::shared_ptr<Call>& next = entries.front().call;

@@ -133,16 +133,16 @@ class Scheduler {
         std::int64_t ticket;
         bool counts;  // against the capacity
     };
-    /// The calls of one operation and one lane.
+    /// The calls of one operation and one route.
     struct Line {
         const Operation* operation;
-        std::shared_ptr<const Lane> lane;
+        std::shared_ptr<const Route> route;
         std::deque<Entry> entries;
     };
 
     Line& line_of(const Call& call);
     bool follows_its_own(const Call& call);
-    void drop_empty_lanes();
+    void drop_empty_routes();
     Line* oldest(bool reads_only) noexcept;
     void pop(Line& line) noexcept;
     void drop_settled();
@@ -158,7 +158,7 @@ class Scheduler {
     const std::size_t capacity_;
     std::int64_t tickets_ = 0;
     std::int64_t first_tickets_ = 0;
-    std::list<Line> lines_;         // few; those of lanes go when they are empty
+    std::list<Line> lines_;         // few; those of routes go when they are empty
     std::size_t queued_ = 0;        // of all lines
     std::size_t queued_reads_ = 0;  // of them
     std::size_t counted_ = 0;       // of them, against the capacity

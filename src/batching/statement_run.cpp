@@ -26,7 +26,7 @@ const pg::Statement& bind(const Group& group, pg::Parameters& parameters) {
 /// @returns whether a refusal may be that of one server alone: its session is set differently, or
 /// its table is gone. Bad data, a conflict, a lock or a limit of time is about the call, wherever
 /// it is sent.
-bool leaves_lane(const pg::StatementFailure& failed) {
+bool leaves_route(const pg::StatementFailure& failed) {
     static constexpr std::string_view about_calls[] = {"22", "23", "26000", "40", "55P03", "57014"};
     return !failed.connection_lost && failed.effect == pg::Effect::none &&
            failed.failure.code != Errc::timed_out &&
@@ -37,10 +37,10 @@ bool leaves_lane(const pg::StatementFailure& failed) {
 }  // namespace
 
 StatementRun::StatementRun(const StatementContext& context, ConnectionLease lease, CallSpan calls,
-                           const SendAttempts& attempts, bool in_lane)
+                           const SendAttempts& attempts, bool on_route)
     : context_(context),
       calls_(calls),
-      group_(calls, in_lane),
+      group_(calls, on_route),
       lease_(std::move(lease)),
       statement_(bind(group_, parameters_)),
       exchange_(connection(), statement_, parameters_),
@@ -85,11 +85,11 @@ Outcome StatementRun::conclude(SendAttempts& attempts) {
         return Outcome::locked;
     }
     const bool takes_form = failed.failure.sqlstate != not_supported || !operation.writes ||
-                            !context_.lanes || context_.lanes->used();
-    if (!takes_form && context_.lanes->suspect(Clock::now())) {
+                            !context_.router || context_.router->used();
+    if (!takes_form && context_.router->suspect(Clock::now())) {
         return group_.lone() ? Outcome::retry : Outcome::one_by_one;
     }
-    if (group_.one_server() && leaves_lane(failed)) {
+    if (group_.one_server() && leaves_route(failed)) {
         return Outcome::elsewhere;
     }
     const RetryRules rules{operation.writes, context_.replay_writes && operation.traits.replayable,

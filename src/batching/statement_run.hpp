@@ -7,9 +7,9 @@
 
 #include "batching/call.hpp"
 #include "batching/group.hpp"
-#include "batching/lane.hpp"
 #include "batching/operation.hpp"
 #include "batching/retry_decision.hpp"
+#include "batching/router.hpp"
 #include "core/counts.hpp"
 #include "core/observers.hpp"
 #include "pg/exchange.hpp"
@@ -21,7 +21,7 @@ struct StatementContext {
     std::shared_ptr<Counts> counts;
     std::shared_ptr<const Observers> observers;
     bool replay_writes = false;
-    std::shared_ptr<Lanes> lanes;  ///< as Batcher::Settings has it
+    std::shared_ptr<Router> router;  ///< as Batcher::Settings has it
 };
 
 /// The attempts to run a statement for the same calls, so far.
@@ -40,7 +40,7 @@ enum class Outcome {
     one_by_one,   ///< refused as a whole: only some of them may be the cause
     locked,       ///< a row was locked; nothing was changed
     conflicting,  ///< a lone call that met others again and again; nothing was changed
-    elsewhere,    ///< refused by the server of their lane: to be sent through the cache's own pool
+    elsewhere,    ///< refused by the server of their route: to be sent through the cache's own pool
 };
 
 /// One statement for calls of one operation, from the lease to the answers. How it waits is for
@@ -48,9 +48,9 @@ enum class Outcome {
 class StatementRun {
   public:
     /// @param calls of one operation; the caller keeps them alive and in their order.
-    /// @param in_lane whether the lease leads to the server of their lane.
+    /// @param on_route whether the lease leads to the server of their route.
     StatementRun(const StatementContext& context, ConnectionLease lease, CallSpan calls,
-                 const SendAttempts& attempts, bool in_lane = false);
+                 const SendAttempts& attempts, bool on_route = false);
     StatementRun(const StatementRun&) = delete;
     StatementRun& operator=(const StatementRun&) = delete;
 

@@ -27,19 +27,19 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
             order_.begin(*call);
         }
         call->progress.sent = true;
-        if (settings_.lanes && settings_.lanes->used() && call->operation.traits.by_key) {
-            call->lane = settings_.lanes->lane_of(call->key);
+        if (settings_.router && settings_.router->used() && call->operation.traits.by_key) {
+            call->route = settings_.router->route_of(call->key);
         }
     }
     WorkerTurn turn(shared_from_this(), Worker{false, writes});
     const Calls calls(1, call);
     Result<ConnectionLease> lease{ConnectionLease()};
-    bool in_lane = false;
-    if (call->lane) {
-        lease = borrow_in_lane(calls).lease;
-        in_lane = lease && *lease;
+    bool on_route = false;
+    if (call->route) {
+        lease = borrow_on_route(calls).lease;
+        on_route = lease && *lease;
     }
-    if (!in_lane) {
+    if (!on_route) {
         lease = borrow_here(*pool_, *observers_);
     }
     if (!lease) {
@@ -52,9 +52,9 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
     Outcome outcome = Outcome::retry;
     if (*lease) {
         if (auto question = question_for(calls)) {
-            look_for_lanes_blocking(*lease, std::move(*question), call->deadline);
+            look_for_routes_blocking(*lease, std::move(*question), call->deadline);
         }
-        StatementRun statement(context_, std::move(*lease), CallSpan(&call, 1), attempts, in_lane);
+        StatementRun statement(context_, std::move(*lease), CallSpan(&call, 1), attempts, on_route);
         statement.run_blocking(statement.begin(), call->deadline);
         outcome = statement.conclude(attempts);
         if (outcome == Outcome::settled) {
@@ -77,7 +77,7 @@ std::optional<Batcher::Rest> Batcher::perform_alone(const std::shared_ptr<Call>&
     rest.group->attempts = std::move(attempts);
     rest.group->outcome = outcome;
     if (outcome == Outcome::elsewhere) {
-        leave_lane(*rest.group);
+        leave_route(*rest.group);
     }
     return rest;
 }
@@ -127,19 +127,19 @@ void Batcher::work_in_thread(WorkerTurn turn, WaitingThread& thread, TimePoint u
 bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
     do {
         Result<ConnectionLease> lease{ConnectionLease()};
-        group.in_lane = false;
-        if (group.calls.front()->lane) {
-            LaneLease borrowed = borrow_in_lane(group.calls);
+        group.on_route = false;
+        if (group.calls.front()->route) {
+            RoutedLease borrowed = borrow_on_route(group.calls);
             if (borrowed.wait) {
                 return false;
             }
             lease = std::move(borrowed.lease);
-            group.in_lane = *lease ? true : false;
-            if (!group.in_lane && !leave_lane(group)) {
+            group.on_route = *lease ? true : false;
+            if (!group.on_route && !leave_route(group)) {
                 return false;
             }
         }
-        if (!group.in_lane) {
+        if (!group.on_route) {
             lease = borrow_here(*pool_, *observers_);
         }
         if (!lease) {
@@ -150,14 +150,14 @@ bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
             return false;
         }
         if (auto question = question_for(group.calls)) {
-            look_for_lanes_blocking(*lease, std::move(*question), until);
+            look_for_routes_blocking(*lease, std::move(*question), until);
         }
         mark_sent(group.calls);
         if (group.calls.empty()) {
             return true;
         }
         group.statement.emplace(context_, std::move(*lease), group.calls, group.attempts,
-                                group.in_lane);
+                                group.on_route);
         group.next = group.statement->begin();
         if (settings_.pool_blocks) {
             group.statement->run_blocking(group.next, statement_deadline(group.calls));
@@ -173,7 +173,7 @@ bool Batcher::run_in_thread(Running& group, WorkerTurn& turn, TimePoint until) {
             settle(*group.statement, group.calls, &turn);
         }
         group.statement.reset();
-        if (group.outcome == Outcome::elsewhere && !leave_lane(group)) {
+        if (group.outcome == Outcome::elsewhere && !leave_route(group)) {
             return false;
         }
     } while (group.outcome == Outcome::retry);

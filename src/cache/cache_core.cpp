@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "core/option_checks.hpp"
-#include "shards/shard_lanes.hpp"
+#include "shards/shard_router.hpp"
 
 namespace psycache::detail {
 
@@ -49,7 +49,7 @@ Batcher::Settings batcher_settings(const CacheOptions& options, const AsyncCache
     settings.replay_writes = options.replay_writes;
     settings.host = blocking.host;
     settings.pool_blocks = blocking.pool_blocks;
-    settings.lanes = std::make_shared<ShardLanes>(PoolAccess::core_of(pool), table, observers);
+    settings.router = std::make_shared<ShardRouter>(PoolAccess::core_of(pool), table, observers);
     return settings;
 }
 

@@ -142,25 +142,6 @@ void look_at_timeouts(Session& session, DoctorFacts& facts) {
     }
 }
 
-void look_at_distribution(Session& session, DoctorFacts& facts) {
-    if (!to_bool(session.query("SELECT to_regclass('pg_dist_partition') IS NOT NULL").at(0)[0])) {
-        return;
-    }
-    DistributionFacts distribution;
-    const auto rows = session.query(
-        "SELECT p.partmethod, column_to_column_name(p.logicalrelid, p.partkey),"
-        " (SELECT count(*) FROM pg_dist_shard AS s WHERE s.logicalrelid = p.logicalrelid),"
-        " (SELECT count(*) FROM pg_dist_node WHERE noderole = 'primary' AND isactive"
-        "  AND shouldhaveshards)"
-        " FROM pg_dist_partition AS p WHERE p.logicalrelid = " +
-        facts.table->oid + "::oid::regclass");
-    if (!rows.empty()) {
-        distribution = {rows[0][0].value_or("?")[0], rows[0][1].value_or(""),
-                        to_integer(rows[0][2]), to_integer(rows[0][3])};
-    }
-    facts.distribution = distribution;
-}
-
 }  // namespace
 
 DoctorFacts gather_doctor_facts(const Place& place) {
@@ -186,7 +167,6 @@ DoctorFacts gather_doctor_facts(const Place& place) {
     if (facts.table) {
         ask("table of tags",
             [&] { facts.tags = look_at_table(session, place, "psycache_tags", facts.unseen); });
-        ask("distribution", [&] { look_at_distribution(session, facts); });
         // Without the index it would read the table.
         if (facts.table->kind == 'r' && has_expiry_index(*facts.table)) {
             ask("expired entries", [&] { look_at_expired(session, facts); });

@@ -52,14 +52,6 @@ struct TimeoutFacts {
     Duration value{};  ///< 0: none
 };
 
-/// Citus, where the server has it.
-struct DistributionFacts {
-    char method = 0;     ///< as pg_dist_partition.partmethod; 0: not distributed
-    std::string column;  ///< by which it is distributed
-    std::int64_t shards = 0;
-    std::int64_t nodes = 0;
-};
-
 /// What is empty could not be looked at.
 struct DoctorFacts {
     // What remedies are made of; all of them quoted.
@@ -89,7 +81,6 @@ struct DoctorFacts {
     std::optional<ClockFacts> clock;
     std::optional<double> notify_queue;  ///< 0 to 1
     std::vector<TimeoutFacts> timeouts;
-    std::optional<DistributionFacts> distribution;  ///< also empty without Citus
     std::vector<Unseen> unseen;
 };
 

@@ -420,11 +420,11 @@ class Examination {
     }
 
     void distribution() {
-        if (!facts_.distribution || !facts_.table) {
+        if (!facts_.table || !facts_.table->distribution) {
             return;
         }
         constexpr const char* id = "citus.distribution";
-        const DistributionFacts& is = *facts_.distribution;
+        const Distribution& is = *facts_.table->distribution;
         const std::string& name = facts_.table->name;
         const std::string distribute =
             "SELECT create_distributed_table(" + quoted_name() +
@@ -446,7 +446,8 @@ class Examination {
         } else if (is.nodes > 0 && is.shards > 4 * is.nodes) {
             add(Severity::note, id,
                 name + " has " + counted(is.shards, "shard") + " on " + counted(is.nodes, "node") +
-                    ": calls of many keys, and all that look at the whole table, ask each of them.",
+                    ": calls share statements with those of the same shard only, and what looks at "
+                    "the whole table asks each of them.",
                 "A few shards a node are enough. Changing their number copies the table.",
                 "SELECT alter_distributed_table(" + quoted_name() + ", shard_count := " +
                     number(2 * is.nodes) + ", cascade_to_colocated := false);");

@@ -52,6 +52,25 @@ void look_at_triggers(Session& session, TableFacts& table) {
     table.triggers = std::move(triggers);
 }
 
+void look_at_distribution(Session& session, TableFacts& table) {
+    if (!to_bool(session.query("SELECT to_regclass('pg_dist_partition') IS NOT NULL").at(0)[0])) {
+        return;
+    }
+    Distribution distribution;
+    const auto rows = session.query(
+        "SELECT p.partmethod, column_to_column_name(p.logicalrelid, p.partkey),"
+        " (SELECT count(*) FROM pg_dist_shard AS s WHERE s.logicalrelid = p.logicalrelid),"
+        " (SELECT count(*) FROM pg_dist_node WHERE noderole = 'primary' AND isactive"
+        "  AND shouldhaveshards)"
+        " FROM pg_dist_partition AS p WHERE p.logicalrelid = " +
+        table.oid + "::oid::regclass");
+    if (!rows.empty()) {
+        distribution = {rows[0][0].value_or("?")[0], rows[0][1].value_or(""),
+                        to_integer(rows[0][2]), to_integer(rows[0][3])};
+    }
+    table.distribution = distribution;
+}
+
 void look_at_statistics(Session& session, TableFacts& table) {
     const auto rows = session.query(
         "SELECT n_live_tup, n_dead_tup, n_tup_ins + n_tup_upd + n_tup_del > 0,"
@@ -175,12 +194,26 @@ std::optional<TableFacts> look_at_table(Session& session, const Place& place,
     table.estimate = to_number(row[5]);
     table.autovacuum = to_bool(row[6]);
     table.fillfactor = to_bool(row[7]);
+    look(session, unseen, "distribution of " + relation,
+         [&] { look_at_distribution(session, table); });
     const std::pair<const char*, void (*)(Session&, TableFacts&)> looks[] = {
-        {"columns", look_at_columns},       {"indexes", look_at_indexes},
-        {"triggers", look_at_triggers},     {"statistics", look_at_statistics},
-        {"sizes", look_at_sizes},           {"width of rows", look_at_width},
+        {"columns", look_at_columns},
+        {"indexes", look_at_indexes},
+        {"triggers", look_at_triggers},
         {"privileges", look_at_privileges},
     };
+    const std::pair<const char*, void (*)(Session&, TableFacts&)> looks_at_rows[] = {
+        {"statistics", look_at_statistics},
+        {"sizes", look_at_sizes},
+        {"width of rows", look_at_width},
+    };
+    // What this server says of the rows is nothing where they are on others.
+    for (const auto& one : looks_at_rows) {
+        if (!table.is_elsewhere()) {
+            look(session, unseen, std::string(one.first) + " of " + relation,
+                 [&] { one.second(session, table); });
+        }
+    }
     for (const auto& one : looks) {
         look(session, unseen, std::string(one.first) + " of " + relation,
              [&] { one.second(session, table); });

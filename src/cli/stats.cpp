@@ -60,7 +60,7 @@ StatsFacts gather(const Place& place) {
     facts.table = look_for_table(session, place, facts.unseen);
     look(session, facts.unseen, "table of tags",
          [&] { facts.tags = look_at_table(session, place, "psycache_tags", facts.unseen); });
-    if (facts.table.kind == 'r' && facts.table.sizes) {
+    if (facts.table.kind == 'r' && facts.table.sizes && !facts.table.is_elsewhere()) {
         look(session, facts.unseen, "sample of entries",
              [&] { facts.sample = look_at_sample(session, facts.table); });
     }
@@ -92,6 +92,8 @@ json::object as_object(const TableFacts& table) {
     json::object object;
     object["name"] = table.name;
     object["unlogged"] = table.persistence == 'u';
+    object["shards"] =
+        table.is_elsewhere() ? json::value(table.distribution->shards) : json::value();
     object["rows_estimated"] = known(rows_of(table), [](auto rows) { return rows; });
     object["dead_rows"] = known(table.statistics, [](auto& s) { return s.dead; });
     object["table_bytes"] = known(table.sizes, [](auto& s) { return s.rows; });
@@ -169,6 +171,10 @@ std::string stats_text(const StatsFacts& facts) {
     std::string text;
     add(text, "table",
         facts.table.name + (facts.table.persistence == 'u' ? ", UNLOGGED" : ", logged"));
+    if (facts.table.is_elsewhere()) {
+        add(text, "distributed",
+            std::to_string(facts.table.distribution->shards) + " shards, which have the entries");
+    }
     add_table(text, facts.table, "entries");
     if (!facts.sample) {
         add(text, "expired entries", unknown);

@@ -52,6 +52,14 @@ struct Sizes {
     std::int64_t toast = 0;
 };
 
+/// How Citus divides a table.
+struct Distribution {
+    char method = 0;     ///< as pg_dist_partition.partmethod; 0: the table is a local one
+    std::string column;  ///< by which it is distributed
+    std::int64_t shards = 0;
+    std::int64_t nodes = 0;  ///< that take shards
+};
+
 /// Of the role that asks.
 struct Privileges {
     bool usage_of_schema = true;
@@ -77,6 +85,10 @@ struct TableFacts {
     std::optional<Sizes> sizes;
     std::optional<std::int64_t> row_width;  ///< the average of a row's columns
     std::optional<Privileges> privileges;
+    std::optional<Distribution> distribution;  ///< also empty without Citus
+
+    /// @returns whether its rows are in shards.
+    bool is_elsewhere() const noexcept { return distribution && distribution->method != 0; }
 };
 
 }  // namespace psycache::cli

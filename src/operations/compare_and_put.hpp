@@ -25,9 +25,10 @@ class CompareAndPut final : public TableOperation {
                        " AS t SET value = $3, expires_at = ", Table::expiry_of("$4::bigint"),
                        " FROM ", Table::lock_limit("$5"), one_expected, table.returning()}),
                one_types()),
-          distributed_(concat({"UPDATE ", table.name, " AS t SET value = $3, expires_at = ",
-                               Table::expiry_apart("$4"), one_expected, table.returning_unsized()}),
-                       one_types()),
+          distributed_(
+              concat({"UPDATE ", table.name, " AS t SET value = $3, expires_at = ",
+                      Table::expiry_for_update("$4"), one_expected, table.returning_unsized()}),
+              one_types()),
           many_(
               concat({"WITH expected AS (SELECT t.key, e.v, e.ttl FROM ", table.name,
                       " AS t JOIN unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::bigint[])"

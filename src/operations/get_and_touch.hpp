@@ -23,7 +23,7 @@ class GetAndTouch final : public TableOperation {
                          concat({" FROM ", Table::lock_limit("$3")}), table.returning_value()),
                {pg::Oid::text, pg::Oid::int8, pg::Oid::text}),
           distributed_(
-              touch_one(table, Table::expiry_apart("$2"), "", table.returning_value_unsized()),
+              touch_one(table, Table::expiry_for_update("$2"), "", table.returning_value_unsized()),
               {pg::Oid::text, pg::Oid::int8, pg::Oid::text}),
           many_(touch_many(table, table.returning_value()),
                 {pg::Oid::text_array, pg::Oid::int8_array, pg::Oid::text}) {}

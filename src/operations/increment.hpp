@@ -123,7 +123,7 @@ class Increment final : public TableOperation {
                         Table::expiry_of("$3"), ") ON CONFLICT (key) DO NOTHING", told}),
                 concat({"UPDATE ", table.name,
                         " AS t SET value = $2::bigint::text::jsonb, expires_at = ",
-                        Table::expiry_apart("$3"),
+                        Table::expiry_for_update("$3"),
                         " WHERE t.key = $1 AND t.expires_at <= statement_timestamp()", told}),
                 count};
     }

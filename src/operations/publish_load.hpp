@@ -35,7 +35,7 @@ class PublishLoad final : public TableOperation {
                            concat({" FROM ", Table::lock_limit("$6")}), table.returning()),
                types_of_one()),
           distributed_(
-              publish_one(Table::expiry_apart("$3::bigint"), "", table.returning_unsized()),
+              publish_one(Table::expiry_for_update("$3::bigint"), "", table.returning_unsized()),
               types_of_one()) {}
 
     const pg::Statement& bind(const Group& group, pg::Parameters& parameters) const override {

@@ -99,7 +99,7 @@ class Put final : public TableOperation {
     explicit Put(const Table& its_table)
         : TableOperation(its_table, "put", true),
           plain_(table, Table::undistributed),
-          beside_(table, table.beside_distributed),
+          local_(table, table.is_local),
           distributed_(
               concat({"INSERT INTO ", table.name, " (key, value, expires_at) VALUES ($1, $2, ",
                       Table::expiry_of("$3"), ")", conflict}),
@@ -117,17 +117,17 @@ class Put final : public TableOperation {
         }
         add_entries(group, parameters,
                     [&](std::size_t i) -> const PutCall& { return group.last<PutCall>(i); });
-        const Guarded& guarded = table.beside ? beside_ : plain_;
+        const Guarded& guarded = table.local ? local_ : plain_;
         return !group.lone() ? guarded.many : table.distributed ? distributed_ : guarded.one;
     }
 
     bool wants_other_form(const Group& /*group*/, const pg::Statement& sent,
                           const pg::Rows& rows) const noexcept override {
-        const bool guarded = plain_.is(sent) || beside_.is(sent);
+        const bool guarded = plain_.is(sent) || local_.is(sent);
         const bool stored_nothing = guarded && rows.affected() == 0;
         if (stored_nothing) {
             table.distributed = true;
-            table.beside = false;
+            table.local = false;
         }
         return stored_nothing;
     }
@@ -187,7 +187,7 @@ class Put final : public TableOperation {
     };
 
     const Guarded plain_;
-    const Guarded beside_;             // where the server distributes other tables
+    const Guarded local_;              // where the server distributes other tables
     const pg::Statement distributed_;  // of one key of a table that is distributed
     const PutsOnServer on_server_{table.name, conflict};  // of many keys that lie together
 };

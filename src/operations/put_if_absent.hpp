@@ -62,7 +62,7 @@ class PutIfAbsent final : public TableOperation {
              Table::expiry_of("$3"), ") ON CONFLICT (key) DO NOTHING", table.returning_unsized()});
         return {insert,
                 concat({"UPDATE ", table.name,
-                        " AS t SET value = $2, expires_at = ", Table::expiry_apart("$3"),
+                        " AS t SET value = $2, expires_at = ", Table::expiry_for_update("$3"),
                         " WHERE t.key = $1 AND t.expires_at <= statement_timestamp()",
                         table.returning_unsized()}),
                 insert};

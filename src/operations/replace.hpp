@@ -14,9 +14,10 @@ class Replace final : public TableOperation {
                        " AS t SET value = $2, expires_at = ", Table::expiry_of("$3::bigint"),
                        " FROM ", Table::lock_limit("$4"), one_live, table.returning()}),
                {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
-          distributed_(concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ",
-                               Table::expiry_apart("$3"), one_live, table.returning_unsized()}),
-                       {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
+          distributed_(
+              concat({"UPDATE ", table.name, " AS t SET value = $2, expires_at = ",
+                      Table::expiry_for_update("$3"), one_live, table.returning_unsized()}),
+              {pg::Oid::text, pg::Oid::jsonb, pg::Oid::int8, pg::Oid::text}),
           many_(concat({table.live_keys("$1", "$4"), " UPDATE ", table.name,
                         " AS t SET value = e.v, expires_at = ", Table::expiry_of("e.ttl"),
                         " FROM live JOIN unnest($1::text[], $2::jsonb[], $3::bigint[])"

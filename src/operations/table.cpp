@@ -80,8 +80,8 @@ Table::Table(const std::optional<std::string>& schema, bool with_sizes,
     : name(table_name(schema)),
       tags(tag_table_name(schema)),
       sizes(with_sizes),
-      beside_distributed(concat({"NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid =",
-                                 " to_regclass(", quoted_literal(name), "))"})),
+      is_local(concat({"NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid =",
+                       " to_regclass(", quoted_literal(name), "))"})),
       looks_for_locks(
           concat({"WITH free AS (SELECT key FROM ", name,
                   " WHERE key = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)"
@@ -143,7 +143,7 @@ LockSight Table::lock_sight(const pg::Rows& rows) {
     return sight;
 }
 
-std::string Table::expiry_apart(std::string_view ttl) {
+std::string Table::expiry_for_update(std::string_view ttl) {
     return concat({"greatest(statement_timestamp() + ", ttl,
                    " * interval '1 microsecond', CASE WHEN ", ttl,
                    " IS NULL THEN 'infinity'::timestamptz END)"});

@@ -86,7 +86,7 @@ struct Table {
     static std::string expiry_of(std::string_view ttl);
     /// @returns the same, as an UPDATE of a distributed table takes it: no condition depends on the
     /// time.
-    static std::string expiry_apart(std::string_view ttl);
+    static std::string expiry_for_update(std::string_view ttl);
 
     /// @returns in SQL, the expiry of the row of a tag, whose entry expires at some moment: when a
     /// cleanup looks whether the entry is still there. Later than a day it would keep rows of
@@ -96,8 +96,8 @@ struct Table {
     const std::string name;
     const std::string tags;  ///< the name of the table of tags, which need not be there
     const bool sizes;
-    /// In SQL, whether a server that distributes tables does so with this one; the same condition.
-    const std::string beside_distributed;
+    /// The same where the server distributes tables: whether this one is a local table there.
+    const std::string is_local;
     /// Keys -> of those whose rows are locked: key, mark of the holder, NULL; and if the role has a
     /// limit for waiting: NULL, SQLSTATE, milliseconds.
     const pg::Statement looks_for_locks;
@@ -105,8 +105,8 @@ struct Table {
     /// commits in one phase where it is a simple statement; whatever joins or selects is committed
     /// in two, and can be lost after it was acknowledged.
     mutable std::atomic<bool> distributed{false};
-    /// Whether it was found that the server distributes tables, but not this one.
-    mutable std::atomic<bool> beside{false};
+    /// Whether it was found that the server distributes tables, and this one is a local table.
+    mutable std::atomic<bool> local{false};
 };
 
 /// Takes the steps of one call where tables are distributed: no single statement that such a table

@@ -40,7 +40,7 @@ class Touch final : public TableOperation {
           one_(touch_one(table, Table::expiry_of("$2::bigint"),
                          concat({" FROM ", Table::lock_limit("$3")}), ""),
                {pg::Oid::text, pg::Oid::int8, pg::Oid::text}),
-          distributed_(touch_one(table, Table::expiry_apart("$2"), "", ""),
+          distributed_(touch_one(table, Table::expiry_for_update("$2"), "", ""),
                        {pg::Oid::text, pg::Oid::int8, pg::Oid::text}),
           many_(touch_many(table, " RETURNING t.key"),
                 {pg::Oid::text_array, pg::Oid::int8_array, pg::Oid::text}) {}

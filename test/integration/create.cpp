@@ -135,7 +135,7 @@ CreateOptions stale_after(Duration ttl, Duration stale_for) {
 /// Lets an entry have so much left of its time to live.
 void set_left(TestSchema& schema, const std::string& left) {
     schema.sql().exec("UPDATE " + schema.table() +
-                      " SET expires_at = clock_timestamp() + interval '" + left +
+                      " SET expires_at = statement_timestamp() + interval '" + left +
                       "' WHERE key = 'key'");
 }
 
@@ -856,7 +856,7 @@ TEST_CASE("Of many keys those that are missing are loaded by one call of the loa
     }
     SECTION("stale ones are answered, and loaded anew by one call, too") {
         schema.sql().exec("UPDATE " + schema.table() +
-                          " SET expires_at = clock_timestamp() + interval '5 minutes'");
+                          " SET expires_at = statement_timestamp() + interval '5 minutes'");
         loader.base = 1000;
         CHECK(get({"k0", "k2", "k3"}, stale_after(1h, 10min)) == Numbers{0, 2, 3});
         CHECK(process.until([&] { return loader.asked.size() == 3; }));

@@ -197,29 +197,29 @@ const std::vector<FindingCase>& finding_cases() {
         {"citus.distribution", note, "coordinator alone",
          "SELECT create_distributed_table('app.psycache', 'key', shard_count := 6,",
          [](auto& f) {
-             f.distribution = DistributionFacts{0, "", 0, 3};
+             f.table->distribution = Distribution{0, "", 0, 3};
          }},
         {"citus.distribution", warning, "reference table",
          "undistribute_table('app.psycache');\nSELECT create_distributed_table(",
          [](auto& f) {
-             f.distribution = DistributionFacts{'n', "", 1, 2};
+             f.table->distribution = Distribution{'n', "", 1, 2};
          }},
         {"citus.distribution", problem, "by value, not by key", "undistribute_table(",
          [](auto& f) {
-             f.distribution = DistributionFacts{'h', "value", 4, 2};
+             f.table->distribution = Distribution{'h', "value", 4, 2};
          }},
         {"citus.distribution", note, "32 shards on 2 nodes", "shard_count := 4",
          [](auto& f) {
-             f.distribution = DistributionFacts{'h', "key", 32, 2};
+             f.table->distribution = Distribution{'h', "key", 32, 2};
          }},
         {"citus.distribution", ok, "8 shards on 2 nodes", "",
          [](auto& f) {
-             f.distribution = DistributionFacts{'h', "key", 8, 2};
+             f.table->distribution = Distribution{'h', "key", 8, 2};
          }},
         {"citus.distribution", warning, "reference table", "undistribute_table(E'a''\\\\b')",
          [](auto& f) {
              f.table->name = "a'\\b";
-             f.distribution = DistributionFacts{'n', "", 1, 2};
+             f.table->distribution = Distribution{'n', "", 1, 2};
          }},
         {"notify.triggers", ok, "no triggers", "", [](auto&) {}},
         {"notify.triggers", ok, "told of", "",

@@ -6,7 +6,7 @@
 #include <catch2/catch.hpp>
 #include <string>
 
-#include "batching/lane.hpp"
+#include "batching/router.hpp"
 #include "unit/calls.hpp"
 
 using namespace psycache;
@@ -542,13 +542,13 @@ TEST_CASE("writes whose keys go apart share a statement with other keys only", "
     CHECK(site.order.size() == 0);
 }
 
-TEST_CASE("Calls of one lane go together, whatever came between them") {
-    const auto one = std::make_shared<const Lane>(nullptr);
-    const auto other = std::make_shared<const Lane>(nullptr);
+TEST_CASE("Calls of one route go together, whatever came between them") {
+    const auto one = std::make_shared<const Route>(nullptr);
+    const auto other = std::make_shared<const Route>(nullptr);
     SchedulerSite site;
     for (const char* key : {"a1", "b2", "c1", "d2", "e"}) {
         auto queued = call(reading, key);
-        queued->lane = key[1] == '1' ? one : key[1] == '2' ? other : nullptr;
+        queued->route = key[1] == '1' ? one : key[1] == '2' ? other : nullptr;
         site.scheduler.add(std::move(queued));
     }
     REQUIRE(site.call_worker());
@@ -559,21 +559,21 @@ TEST_CASE("Calls of one lane go together, whatever came between them") {
     CHECK(site.scheduler.queued() == 0);
 }
 
-TEST_CASE("The calls of a lane are not parted among workers") {
+TEST_CASE("The calls of a route are not parted among workers") {
     GroupLimits limits;
     limits.each = 2;
     SchedulerSite site(limits);
-    const auto lane = std::make_shared<const Lane>(nullptr);
+    const auto route = std::make_shared<const Route>(nullptr);
     for (const char* key : {"a", "b", "c", "d", "e", "f"}) {
         auto queued = call(reading, key);
-        queued->lane = lane;
+        queued->route = route;
         site.scheduler.add(std::move(queued));
     }
     REQUIRE(site.call_worker());
     CHECK(keys_of(site.next()) == "abcdef");
 }
 
-TEST_CASE("What shares a statement only where its rows are does so in no other lane") {
+TEST_CASE("What shares a statement only where its rows are does so in no other route") {
     class OnServer final : public Operation {
       public:
         OnServer() : Operation("put", true) {}
@@ -590,12 +590,12 @@ TEST_CASE("What shares a statement only where its rows are does so in no other l
     asio::io_context context;
     const bool direct = GENERATE(true, false);
     CAPTURE(direct);
-    const auto lane = std::make_shared<const Lane>(
+    const auto route = std::make_shared<const Route>(
         direct ? std::make_shared<PoolCore>(context.get_executor(), PoolOptions()) : nullptr);
     SchedulerSite site;
     for (const char* key : {"a", "b"}) {
         auto queued = call(operation, key);
-        queued->lane = lane;
+        queued->route = route;
         site.scheduler.add(std::move(queued));
     }
     REQUIRE(site.call_worker());

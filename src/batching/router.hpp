@@ -12,11 +12,11 @@
 
 namespace psycache::detail {
 
-/// A part of the table that lies on one server, and is named by no statement of its own: calls
-/// whose rows are in it share statements with each other, and with no others.
-struct Lane {
-    explicit Lane(std::shared_ptr<PoolCore> leads_to,
-                  std::shared_ptr<PoolCore> leads_nowhere_yet = nullptr)
+/// The way to a part of the table that lies on one server (a shard). No statement names the part:
+/// calls whose rows are in it share statements with each other, and with no others.
+struct Route {
+    explicit Route(std::shared_ptr<PoolCore> leads_to,
+                   std::shared_ptr<PoolCore> leads_nowhere_yet = nullptr)
         : pool(std::move(leads_to)), unreached(std::move(leads_nowhere_yet)) {}
 
     /// Leads to the server where the rows are; null: the cache's own pool leads near enough.
@@ -25,27 +25,27 @@ struct Lane {
     const std::shared_ptr<PoolCore> unreached;
 };
 
-/// Knows the lanes of a table, if it has any, and what to ask the server for that. What it knows
+/// Knows the routes of a table, if it has any, and what to ask the server for that. What it knows
 /// may be out of date: statements name the whole table, so that they are right wherever they are
 /// sent.
 ///
 /// Safe for several threads.
-class Lanes {
+class Router {
   public:
     /// @param divided whether it is known that the server may divide the table; outlives this.
-    explicit Lanes(const std::atomic<bool>& divided) : divided_(divided) {}
-    Lanes(const Lanes&) = delete;
-    Lanes& operator=(const Lanes&) = delete;
-    virtual ~Lanes() = default;
+    explicit Router(const std::atomic<bool>& divided) : divided_(divided) {}
+    Router(const Router&) = delete;
+    Router& operator=(const Router&) = delete;
+    virtual ~Router() = default;
 
     bool used() const noexcept { return divided_.load(std::memory_order_relaxed); }
 
-    /// @returns the lane of a key; null where there is none.
-    virtual std::shared_ptr<const Lane> lane_of(std::string_view key) = 0;
+    /// @returns the route of a key; null where there is none.
+    virtual std::shared_ptr<const Route> route_of(std::string_view key) = 0;
 
     /// A statement that has no parameter or one, of type text.
     struct Question {
-        const pg::Statement* statement;  ///< lives as long as the lanes
+        const pg::Statement* statement;  ///< lives as long as the router
         std::optional<std::string> parameter;
     };
     /// @param shared_read whether calls are about to be sent that a divided table makes dear.
@@ -59,9 +59,9 @@ class Lanes {
     /// @returns whether that may be the reason: then it is taken for divided until it was asked
     /// again.
     virtual bool suspect(TimePoint now) = 0;
-    /// @returns to how many servers lanes lead.
+    /// @returns to how many servers routes lead.
     virtual std::size_t servers() const = 0;
-    /// A server that a lane leads to has refused a statement: it is to be asked soon.
+    /// A server that a route leads to has refused a statement: it is to be asked soon.
     virtual void doubt(TimePoint now) = 0;
 
   private:

@@ -1,4 +1,4 @@
-#include "shards/shard_lanes.hpp"
+#include "shards/shard_router.hpp"
 
 #include <algorithm>
 
@@ -24,14 +24,14 @@ std::vector<std::string> session_settings() {
 
 }  // namespace
 
-ShardLanes::ShardLanes(std::shared_ptr<PoolCore> pool, const Table& table,
-                       std::shared_ptr<const Observers> observers)
-    : Lanes(table.distributed),
+ShardRouter::ShardRouter(std::shared_ptr<PoolCore> pool, const Table& table,
+                         std::shared_ptr<const Observers> observers)
+    : Router(table.distributed),
       pool_(std::move(pool)),
       table_(table),
       observers_(std::move(observers)),
       has_citus_(concat({"SELECT NOT ", Table::undistributed}), {}),
-      is_distributed_(concat({"SELECT NOT ", table.beside_distributed, ", to_regclass(",
+      is_distributed_(concat({"SELECT NOT ", table.is_local, ", to_regclass(",
                               quoted_literal(table.name), ") IS NOT NULL"}),
                       {}, pg::Planned::each_time),
       // A server without metadata cannot be asked, one that is being added not yet.
@@ -52,7 +52,7 @@ ShardLanes::ShardLanes(std::shared_ptr<PoolCore> pool, const Table& table,
                         table.name, " WHERE key = $1"}),
                 {pg::Oid::text}, pg::Planned::each_time) {}
 
-std::shared_ptr<const Lane> ShardLanes::lane_of(std::string_view key) {
+std::shared_ptr<const Route> ShardRouter::route_of(std::string_view key) {
     const std::lock_guard lock(mutex_);
     const auto shard = map_.find(key);
     if (!shard || *shard >= ways_.size()) {
@@ -62,7 +62,7 @@ std::shared_ptr<const Lane> ShardLanes::lane_of(std::string_view key) {
     return ways.direct && ways.direct->pool->reached() ? ways.direct : ways.around;
 }
 
-std::optional<Lanes::Question> ShardLanes::ask(bool shared_read, TimePoint now) {
+std::optional<Router::Question> ShardRouter::ask(bool shared_read, TimePoint now) {
     // The connections of an application are asked where there is a reason only.
     if (now < next_.load(std::memory_order_relaxed) || (!used() && (!shared_read || !pool_))) {
         return std::nullopt;
@@ -72,12 +72,12 @@ std::optional<Lanes::Question> ShardLanes::ask(bool shared_read, TimePoint now) 
         return std::nullopt;
     }
     claimed_until_ = now + longest_look;
-    step_ = used() || table_.beside ? Step::is_distributed : Step::has_citus;
+    step_ = used() || table_.local ? Step::is_distributed : Step::has_citus;
     return question();
 }
 
 /// Under the lock.
-std::optional<Lanes::Question> ShardLanes::question() {
+std::optional<Router::Question> ShardRouter::question() {
     switch (step_) {
         case Step::has_citus:
             return Question{&has_citus_, std::nullopt};
@@ -100,7 +100,7 @@ std::optional<Lanes::Question> ShardLanes::question() {
     return std::nullopt;
 }
 
-std::optional<Lanes::Question> ShardLanes::answered(const pg::Answer& answer, TimePoint now) {
+std::optional<Router::Question> ShardRouter::answered(const pg::Answer& answer, TimePoint now) {
     const std::lock_guard lock(mutex_);
     if (step_ == Step::has_citus) {
         const bool has = answer && answer->size() == 1 && answer->bytes(0, 0) == "\x01";
@@ -118,14 +118,14 @@ std::optional<Lanes::Question> ShardLanes::answered(const pg::Answer& answer, Ti
         const bool divided = distributes && answer->bytes(0, 0) == "\x01";
         const bool apart = distributes && !divided && answer->bytes(0, 1) == "\x01";
         if (divided) {
-            table_.beside = false;
+            table_.local = false;
             table_.distributed = true;
             step_ = Step::shards;
             return question();
         }
         if (gone || apart) {
             sure_until_ = now + doubt_age;
-            table_.beside = apart;
+            table_.local = apart;
             table_.distributed = false;
             forget();
         }
@@ -148,18 +148,18 @@ std::optional<Lanes::Question> ShardLanes::answered(const pg::Answer& answer, Ti
     }
     auto next = question();
     if (!next) {
-        make_lanes();
+        make_routes();
         end(now + map_age);
     }
     return next;
 }
 
-void ShardLanes::not_asked(TimePoint now) {
+void ShardRouter::not_asked(TimePoint now) {
     const std::lock_guard lock(mutex_);
     end(now + doubt_age);
 }
 
-void ShardLanes::doubt(TimePoint now) {
+void ShardRouter::doubt(TimePoint now) {
     const TimePoint soon = now + doubt_age;
     const std::lock_guard lock(mutex_);
     // A server that was answered for may be another one by now.
@@ -169,7 +169,7 @@ void ShardLanes::doubt(TimePoint now) {
     }
 }
 
-bool ShardLanes::suspect(TimePoint now) {
+bool ShardRouter::suspect(TimePoint now) {
     const std::lock_guard lock(mutex_);
     if (now < sure_until_) {
         return false;
@@ -179,26 +179,26 @@ bool ShardLanes::suspect(TimePoint now) {
     return true;
 }
 
-std::size_t ShardLanes::servers() const {
+std::size_t ShardRouter::servers() const {
     const std::lock_guard lock(mutex_);
     return servers_;
 }
 
 /// Under the lock.
-void ShardLanes::end(TimePoint next) {
+void ShardRouter::end(TimePoint next) {
     next_ = next;
     claimed_until_ = TimePoint::min();
 }
 
 /// There are no shards. Under the lock.
-void ShardLanes::forget() {
+void ShardRouter::forget() {
     map_ = ShardMap();
     changed_ = !ways_.empty();
-    make_lanes();
+    make_routes();
 }
 
 /// Under the lock.
-void ShardLanes::read_shards(const pg::Rows& rows) {
+void ShardRouter::read_shards(const pg::Rows& rows) {
     ShardMap map;
     for (std::size_t row = 0; row < rows.size(); ++row) {
         std::optional<ShardMap::Address> address;
@@ -215,7 +215,7 @@ void ShardLanes::read_shards(const pg::Rows& rows) {
 }
 
 /// Under the lock.
-void ShardLanes::make_lanes() {
+void ShardRouter::make_routes() {
     if (!std::exchange(changed_, false)) {
         return;
     }
@@ -244,8 +244,8 @@ void ShardLanes::make_lanes() {
             pool = pools[node_of[*shard.server]];
         }
         Ways ways;
-        ways.direct = pool ? std::make_shared<const Lane>(pool) : nullptr;
-        ways.around = std::make_shared<const Lane>(nullptr, std::move(pool));
+        ways.direct = pool ? std::make_shared<const Route>(pool) : nullptr;
+        ways.around = std::make_shared<const Route>(nullptr, std::move(pool));
         ways_.push_back(std::move(ways));
     }
     if (!map_.shards().empty() && !std::exchange(told_, true)) {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "batching/lane.hpp"
+#include "batching/router.hpp"
 #include "core/observers.hpp"
 #include "operations/table.hpp"
 #include "pool/pool_core.hpp"
@@ -16,23 +16,23 @@
 
 namespace psycache::detail {
 
-/// The lanes of a table that Citus may have distributed: one for each shard.
+/// The routes of a table that Citus may have distributed: one for each shard.
 ///
 /// First it asks whether the server has Citus at all: when a table is read by calls that share a
 /// statement, and from time to time; a put that the server guards finds it out as well. Then it
 /// reads the shards of the table again and again, while calls come. Each server that has some is
 /// asked once, through the cluster, who it is: only then is a connection opened to its address,
 /// which may be another server's where this process runs.
-class ShardLanes final : public Lanes {
+class ShardRouter final : public Router {
   public:
     /// @param pool      leads to a server of the cluster, any one of them; null where it is an
     ///                  application's, which has no connections to others.
     /// @param table     outlives this.
     /// @param observers of the cache.
-    ShardLanes(std::shared_ptr<PoolCore> pool, const Table& table,
-               std::shared_ptr<const Observers> observers);
+    ShardRouter(std::shared_ptr<PoolCore> pool, const Table& table,
+                std::shared_ptr<const Observers> observers);
 
-    std::shared_ptr<const Lane> lane_of(std::string_view key) override;
+    std::shared_ptr<const Route> route_of(std::string_view key) override;
     std::optional<Question> ask(bool shared_read, TimePoint now) override;
     std::optional<Question> answered(const pg::Answer& answer, TimePoint now) override;
     void not_asked(TimePoint now) override;
@@ -55,7 +55,7 @@ class ShardLanes final : public Lanes {
     void end(TimePoint next);
     void forget();
     void read_shards(const pg::Rows& rows);
-    void make_lanes();
+    void make_routes();
 
     const std::shared_ptr<PoolCore> pool_;
     const Table& table_;
@@ -71,14 +71,14 @@ class ShardLanes final : public Lanes {
     TimePoint sure_until_ = TimePoint::min();     // that the table is not distributed
     Step step_ = Step::has_citus;
     ShardMap map_;
-    bool changed_ = false;         // since lanes were made
+    bool changed_ = false;         // since routes were made
     std::size_t identifying_ = 0;  // the server of map_ that is being asked for
     Known systems_;                // of servers that have been asked; 0 where it is not known
 
     /// The two ways to the rows of a shard.
     struct Ways {
-        std::shared_ptr<const Lane> direct;  // null: there is none
-        std::shared_ptr<const Lane> around;  // through the cache's own pool
+        std::shared_ptr<const Route> direct;  // null: there is none
+        std::shared_ptr<const Route> around;  // through the cache's own pool
     };
     std::vector<Ways> ways_;  // of each shard
     std::size_t servers_ = 0;

@@ -1,6 +1,6 @@
 // The part of Batcher that sends calls to the servers where their rows are.
 
-#include "batching/lane.hpp"
+#include "batching/router.hpp"
 
 #include <algorithm>
 
@@ -17,16 +17,16 @@ constexpr std::chrono::seconds look_patience{1};
 
 }  // namespace
 
-/// @returns a connection to the server of the calls' lane, if one is free; if none is open there
+/// @returns a connection to the server of the calls' route, if one is free; if none is open there
 /// yet, one is opened.
-Batcher::LaneLease Batcher::borrow_in_lane(const Calls& calls) const {
-    LaneLease borrowed;
-    const Lane& lane = *calls.front()->lane;
-    if (lane.pool) {
-        borrowed.lease = lane.pool->try_acquire();
-        borrowed.wait = !*borrowed.lease && lane.pool->reached();
+Batcher::RoutedLease Batcher::borrow_on_route(const Calls& calls) const {
+    RoutedLease borrowed;
+    const Route& route = *calls.front()->route;
+    if (route.pool) {
+        borrowed.lease = route.pool->try_acquire();
+        borrowed.wait = !*borrowed.lease && route.pool->reached();
     }
-    PoolCore* const wanted = lane.pool ? lane.pool.get() : lane.unreached.get();
+    PoolCore* const wanted = route.pool ? route.pool.get() : route.unreached.get();
     if (wanted != nullptr && !*borrowed.lease && !borrowed.wait) {
         wanted->top_up();
         if (settings_.host != nullptr) {
@@ -36,19 +36,19 @@ Batcher::LaneLease Batcher::borrow_in_lane(const Calls& calls) const {
     return borrowed;
 }
 
-/// Borrows a connection for calls that have a lane. @returns it, or why there is none; the group's
+/// Borrows a connection for calls that have a route. @returns it, or why there is none; the group's
 /// outcome is one_by_one if they cannot be sent as a whole.
 asio::awaitable<Result<ConnectionLease>> Batcher::lease_for(Running& group) {
-    LaneLease borrowed = borrow_in_lane(group.calls);
+    RoutedLease borrowed = borrow_on_route(group.calls);
     if (borrowed.wait) {
-        auto waiting = PoolCore::acquire(group.calls.front()->lane->pool);
+        auto waiting = PoolCore::acquire(group.calls.front()->route->pool);
         borrowed.lease = co_await std::move(waiting);
     }
-    group.in_lane = borrowed.lease && *borrowed.lease;
-    if (group.in_lane) {
+    group.on_route = borrowed.lease && *borrowed.lease;
+    if (group.on_route) {
         co_return std::move(borrowed.lease);
     }
-    if (!leave_lane(group)) {
+    if (!leave_route(group)) {
         co_return ConnectionLease();
     }
     Result<ConnectionLease> lease = borrow_idle(*pool_, *observers_);
@@ -60,39 +60,39 @@ asio::awaitable<Result<ConnectionLease>> Batcher::lease_for(Running& group) {
 
 /// From now on calls go through the cache's own pool. @returns whether they may share a statement
 /// there; otherwise the outcome is one_by_one.
-bool Batcher::leave_lane(Running& group) const {
+bool Batcher::leave_route(Running& group) const {
     if (group.outcome == Outcome::elsewhere) {
-        settings_.lanes->doubt(Clock::now());
+        settings_.router->doubt(Clock::now());
     }
     const bool together = group.calls.size() == 1 || group.calls.front()->operation.shares(false);
     for (const auto& call : group.calls) {
-        call->lane.reset();
+        call->route.reset();
     }
     group.outcome = together ? Outcome::retry : Outcome::one_by_one;
     return together;
 }
 
 /// @returns what is to be asked before these calls are sent.
-std::optional<Lanes::Question> Batcher::question_for(const Calls& calls) const {
-    if (!settings_.lanes) {
+std::optional<Router::Question> Batcher::question_for(const Calls& calls) const {
+    if (!settings_.router) {
         return std::nullopt;
     }
     const bool shared_read = calls.size() > 1 && !calls.front()->operation.writes;
-    return settings_.lanes->ask(shared_read, Clock::now());
+    return settings_.router->ask(shared_read, Clock::now());
 }
 
 /// Asks on the connection that calls are about to be sent on: any server of a cluster knows all of
 /// it. Should the connection be lost with it, nothing of theirs has been sent.
-asio::awaitable<void> Batcher::look_for_lanes(const ConnectionLease& lease,
-                                              Lanes::Question question) {
+asio::awaitable<void> Batcher::look_for_routes(const ConnectionLease& lease,
+                                               Router::Question question) {
     pg::Connection& connection = lease.state().connection();
     if (settings_.pool_blocks) {
-        look_for_lanes_blocking(lease, std::move(question), TimePoint::max());
+        look_for_routes_blocking(lease, std::move(question), TimePoint::max());
     } else if (!connection.attach(home_)) {
-        settings_.lanes->not_asked(Clock::now());
+        settings_.router->not_asked(Clock::now());
     } else {
         const TimePoint until = Clock::now() + look_patience;
-        std::optional<Lanes::Question> next(std::move(question));
+        std::optional<Router::Question> next(std::move(question));
         while (next) {
             pg::Parameters parameters;
             if (next->parameter) {
@@ -100,32 +100,32 @@ asio::awaitable<void> Batcher::look_for_lanes(const ConnectionLease& lease,
             }
             auto asking = connection.execute(*next->statement, parameters, until);
             const pg::Answer answer = co_await std::move(asking);
-            next = settings_.lanes->answered(answer, Clock::now());
+            next = settings_.router->answered(answer, Clock::now());
         }
-        serve_lanes();
+        serve_routes();
     }
 }
 
 /// @param deadline of the calls.
-void Batcher::look_for_lanes_blocking(const ConnectionLease& lease, Lanes::Question question,
-                                      TimePoint deadline) {
+void Batcher::look_for_routes_blocking(const ConnectionLease& lease, Router::Question question,
+                                       TimePoint deadline) {
     const TimePoint until = std::min<TimePoint>(deadline, Clock::now() + look_patience);
-    std::optional<Lanes::Question> next(std::move(question));
+    std::optional<Router::Question> next(std::move(question));
     while (next) {
         pg::Parameters parameters;
         if (next->parameter) {
             parameters.borrow(*next->parameter);
         }
-        next = settings_.lanes->answered(
+        next = settings_.router->answered(
             lease.state().connection().execute_blocking(*next->statement, parameters, until),
             Clock::now());
     }
-    serve_lanes();
+    serve_routes();
 }
 
 /// Where many calls wait, all servers are kept busy. Few are kept together instead.
-void Batcher::serve_lanes() {
-    const std::size_t servers = settings_.lanes->servers();
+void Batcher::serve_routes() {
+    const std::size_t servers = settings_.router->servers();
     GroupLimits limits = settings_.limits;
     limits.most = std::max(limits.most, 2 * servers);
     limits.most_writing = std::max(limits.most_writing, servers);
